@@ -1,0 +1,10 @@
+"""Trained small networks and slices of real data.
+
+The zoo holds five networks trained on Fashion-MNIST, as ONNX files with input ``image[batch, 1, 28, 28]`` (float32 in
+[0, 1]) and output ``logits[batch, 10]``, and two slices of the data: 2,000 training images for calibration and all
+10,000 test images. Both are ``.npz`` files with ``image[n, 1, 28, 28]`` float32 and ``labels[n]`` int64.
+"""
+
+from lissom_models.zoo import NAMES, accuracy, calibration, path, test
+
+__all__ = ["NAMES", "accuracy", "calibration", "path", "test"]

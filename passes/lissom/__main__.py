@@ -1,0 +1,5 @@
+"""`python -m lissom` is the command `lissom`."""
+
+from lissom.cli import entry
+
+entry()

@@ -1,0 +1,1 @@
+"""Allocators: from the menus of all sites and a budget to one option per site."""

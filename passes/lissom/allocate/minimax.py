@@ -1,0 +1,99 @@
+"""The least possible largest error under a budget, exactly.
+
+At a level ε every site takes the cheapest option whose error is at most ε; keeping the site
+dense is an option of error 0. The cost of a site is a falling staircase of ε, so the total
+is one too, and it only changes where some site's staircase has a step. The least ε within
+the budget is therefore one of those steps, found by bisection over all of them, sorted.
+
+No other choice of options has a smaller largest error: with a largest error below ε each site
+costs at least what it costs at that level, and those totals are over the budget.
+
+The total is summed in the order of the sites, as `Plan.total` does. Floating-point addition
+is monotone in each term, so the bisection is exact for measured latencies too.
+
+Options as expensive as keeping the site dense are never taken; of two equally expensive
+options the one with less error is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lissom.options import FloatArray, IntArray, Menu, Option, Plan, Resource
+from lissom_runtime.errors import GoalMissed
+
+
+def minimax(menus: Sequence[Menu], resource: Resource, limit: float) -> Plan:
+    """The plan of least largest error whose total cost in `resource` is at most `limit`.
+
+    Args:
+        menus: one per site.
+        resource: what the budget limits.
+        limit: upper bound of the sites' summed cost.
+
+    Returns:
+        The plan; its level is the largest error of an option taken.
+
+    Raises:
+        GoalMissed: no choice of options is that small.
+        ValueError: `resource` is latency and an option was not priced.
+    """
+    stairs = [_staircase(menu, resource) for menu in menus]
+    levels = np.unique(np.concatenate([np.zeros(1), *(stair.level for stair in stairs)]))
+    if _total(stairs, levels[-1]) > limit:
+        least = _total(stairs, levels[-1])
+        raise GoalMissed(f"the sites cannot be made smaller than {least:g} {resource}, and {limit:g} is the limit")
+    low, high = 0, len(levels) - 1  # the answer is in low .. high
+    while low < high:
+        middle = (low + high) // 2
+        if _total(stairs, levels[middle]) <= limit:
+            high = middle
+        else:
+            low = middle + 1
+    options = {menu.site: stair.option(menu, levels[high]) for menu, stair in zip(menus, stairs, strict=True)}
+    return Plan(options, level=max((option.error for option in options.values()), default=0.0))
+
+
+@dataclass(frozen=True)
+class _Staircase:
+    """What a site costs at best, by level.
+
+    Attributes:
+        level: level[n], ascending: errors at which a cheaper option appears; the first is 0.
+        cost: cost[n] from that level on, falling.
+        position: position[n] of that option among all of the site: 0 is "keep dense", then
+            come the options of each ladder in turn.
+    """
+
+    level: FloatArray
+    cost: FloatArray
+    position: IntArray
+
+    def at(self, level: float) -> int:
+        """The step in force at `level`: the last one, where several share a level."""
+        return int(self.level.searchsorted(level, "right")) - 1
+
+    def option(self, menu: Menu, level: float) -> Option:
+        """The option that the site takes at `level`."""
+        position = int(self.position[self.at(level)])
+        starts = np.cumsum([1, *(len(ladder) for ladder in menu.ladders)])
+        index = int(starts.searchsorted(position, "right")) - 1
+        return menu.dense if index < 0 else menu.ladders[index].option(position - int(starts[index]))
+
+
+def _staircase(menu: Menu, resource: Resource) -> _Staircase:
+    dense = menu.dense.cost.get(resource)
+    error = np.concatenate([[0.0], *(ladder.error for ladder in menu.ladders)])
+    cost = np.concatenate([[dense], *(ladder.cost(resource) for ladder in menu.ladders)])
+    useful = np.append(0, np.flatnonzero(cost < dense))
+    order = useful[error[useful].argsort(kind="stable")]
+    cheapest = np.minimum.accumulate(cost[order])
+    steps = order[np.append(True, cheapest[1:] < cheapest[:-1])]
+    return _Staircase(error[steps], cost[steps], steps)
+
+
+def _total(stairs: Sequence[_Staircase], level: float) -> float:
+    return sum(float(stair.cost[stair.at(level)]) for stair in stairs)

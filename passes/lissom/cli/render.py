@@ -1,0 +1,96 @@
+"""A report for a person: what was decided, what came of it, what was declined."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import rich.markup
+import rich.table
+
+from lissom.cli.console import Console
+from lissom.report.schema import LayerEntry, RefusalEntry, Report
+
+SHOWN_REFUSALS = 5
+"""Refusals that are printed without -v."""
+
+
+def render_report(report: Report, verbose: int) -> None:
+    """Prints a report of `compress`."""
+    out = Console.out()
+    for remark in report.remarks:
+        out.print(f"note: {rich.markup.escape(remark)}")
+    changed = [layer for layer in report.layers if layer.kind != "dense"]
+    out.print(
+        f"{report.model['name']}: recipe {report.recipe['name']}, "
+        f"{len(changed)} of {len(report.layers)} layers replaced, {len(report.refusals)} declined"
+    )
+    if verbose or report.status == "dry-run":
+        out.print(layer_table(report.layers))
+    render_refusals(report.refusals, verbose)
+    out.print(_summary(report))
+    environment = report.environment
+    out.print(
+        f"[dim]{environment.machine['cpu']}, {environment.threads} thread(s), {', '.join(environment.providers)}, "
+        f"onnxruntime {environment.versions.onnxruntime}, lissom {environment.versions.lissom}[/dim]"
+    )
+
+
+def layer_table(layers: Sequence[LayerEntry]) -> rich.table.Table:
+    """One row a site."""
+    table = rich.table.Table("layer", "weight", "option", "error", "params", "MACs", box=None)
+    for layer in layers:
+        words = " ".join(f"{key}={value}" for key, value in layer.parameters.items())
+        table.add_row(
+            rich.markup.escape(layer.site),
+            "x".join(map(str, layer.weight_shape)),
+            f"{layer.kind} {words}".strip(),
+            f"{layer.error:.3g}" if layer.kind != "dense" else "",
+            _change(layer.before.params, layer.after.params),
+            _change(layer.before.macs, layer.after.macs),
+        )
+    return table
+
+
+def render_refusals(refusals: Sequence[RefusalEntry], verbose: int) -> None:
+    """Refusals, grouped by reason unless all are asked for."""
+    out = Console.out()
+    if verbose:
+        for refusal in refusals:
+            out.print(rich.markup.escape(f"declined: {refusal.site} ({refusal.kind}): {refusal.reason}"))
+        return
+    counts = Counter(refusal.reason for refusal in refusals)
+    for reason, count in counts.most_common(SHOWN_REFUSALS):
+        out.print(rich.markup.escape(f"declined: {count} layer(s): {reason}"))
+    if len(counts) > SHOWN_REFUSALS:
+        out.print(f"declined for {len(counts) - SHOWN_REFUSALS} more reasons (-v lists all)")
+
+
+def _summary(report: Report) -> rich.table.Table:
+    table = rich.table.Table("", "before", "after", "ratio", box=None)
+    before, predicted = report.before, report.predicted
+    after = report.after
+    for name, what in (("params", "non-zero parameters"), ("bytes", "bytes"), ("macs", "multiply-accumulates")):
+        old = getattr(before, name)
+        new = getattr(predicted if after is None else after, name)
+        label = what if after is not None else f"{what} (predicted)"
+        table.add_row(label, f"{old:,}", f"{new:,.0f}", f"{new / old:.3f}" if old else "")
+    if after is None and predicted.latency_us is not None:
+        table.add_row("latency µs (predicted)", "", f"{predicted.latency_us:,.0f}", "")
+    for score in report.accuracy:
+        table.add_row(
+            f"{score.metric} (n={score.n}, {score.data})", f"{score.before:.4f}", f"{score.after:.4f}", f"-{score.drop:.4f}"
+        )
+    if report.latency is not None:
+        latency = report.latency
+        table.add_row(
+            "latency µs, median",
+            f"{latency.original['median_us']:,.0f}",
+            f"{latency.compressed['median_us']:,.0f}",
+            f"{latency.ratio:.3f} [{latency.low:.3f}, {latency.high:.3f}] {latency.verdict}",
+        )
+    return table
+
+
+def _change(before: float, after: float) -> str:
+    return f"{before:,.0f} → {after:,.0f}" if after != before else f"{before:,.0f}"

@@ -1,0 +1,282 @@
+"""`lissom.compress`: from what the user said to a proven result. The command line does exactly this."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+from lissom_runtime.errors import GoalMissed, UsageError
+from lissom_runtime.latency import compare, measure
+from lissom_runtime.providers import ProviderRequest
+from lissom_runtime.session import open_session
+from lissom_runtime.target import Machine
+
+from lissom import pipeline
+from lissom.data import Dataset, Feeds, first_feeds, input_specs, open_dataset
+from lissom.graph.load import from_proto, read_proto
+from lissom.graph.model import Model
+from lissom.graph.save import require_writable, save
+from lissom.observe import Moment, observe_moments
+from lissom.options import Plan, Resource
+from lissom.pipeline import Candidate, Study
+from lissom.price.cache import Cache
+from lissom.price.latency import LatencyTable
+from lissom.progress import Progress, silent
+from lissom.recipe import Bounds, Recipe, make_bounds, read_recipe
+from lissom.report.build import accuracy_entries, build_report, latency_entry
+from lissom.report.schema import Report
+from lissom.scoring import Scorer, batch_size, drop_of
+from lissom.search import Found, Search
+
+CALIBRATION_SAMPLES = 512
+"""Samples that statistics are taken of."""
+
+_RESOURCES: Mapping[str, Resource] = {
+    "keep_params": "params",
+    "keep_macs": "macs",
+    "max_bytes": "bytes",
+    "latency_ratio": "latency_us",
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `compress` returns.
+
+    Attributes:
+        model: the compressed model; None after a dry run.
+        plan: the option of each site.
+        report: what was decided and measured.
+        missed: which bound or goal the result misses; "" when it meets all.
+    """
+
+    model: onnx.ModelProto | None
+    plan: Plan
+    report: Report
+    missed: str = ""
+
+
+def compress(
+    model: str | Path | onnx.ModelProto,
+    output: str | Path | None = None,
+    *,
+    recipe: str | Recipe = "minimax",
+    bounds: Bounds | Mapping[str, Any] | None = None,
+    calibration: str | None = None,
+    validation: str | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    provider: ProviderRequest | None = None,
+    metric: str | None = None,
+    include: str | None = None,
+    exclude: str | None = None,
+    convert_opset: int | None = None,
+    seed: int = 0,
+    dry_run: bool = False,
+    overwrite: bool = False,
+    keep_anyway: bool = False,
+    cache: Path | None = None,
+    progress: Progress = silent,
+) -> Result:
+    """Compresses a model and proves what came of it.
+
+    Args:
+        model: path of an `.onnx` file, or a protobuf (which is not changed).
+        output: where to write the result; None writes nothing.
+        recipe: a preset's name, a path to TOML, or a recipe.
+        bounds: upper limits and at most one goal (the fields of `Bounds`).
+        calibration: data for statistics (see `lissom.data`).
+        validation: data for scores; default: the calibration data.
+        shapes: shape of inputs, by name, at which work and latency are meant.
+        provider: execution provider and threads; default: the CPU, one thread.
+        metric: "top1", "top5", "agreement", "output" or "MODULE:FUNCTION".
+        include, exclude: regular expressions on layer names.
+        convert_opset: opset to convert the model up to first.
+        seed: of random inputs, samples and starts.
+        dry_run: stop after the plan; for a goal, after the first plan that would be tried.
+        overwrite: replace `output` if it exists.
+        keep_anyway: write a result that misses a bound or goal, with status "missed".
+        cache: folder for latency measurements; default: the user's cache folder.
+        progress: shows how far long loops are.
+
+    Returns:
+        The result. When it misses a bound or goal, `missed` says which, and nothing was
+        written unless `keep_anyway`.
+
+    Raises:
+        UsageError: an argument or the data are not acceptable.
+        LoadError: the model or the provider cannot be loaded.
+        GoalMissed: no plan is as small as the bounds ask.
+        VerificationError: the result is not what was planned; a defect of lissom.
+    """
+    source = None if isinstance(model, onnx.ModelProto) else Path(model)
+    target = None if output is None else Path(output)
+    if target is not None:
+        require_writable(target, overwrite, source)
+    chosen = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
+    wanted = bounds if isinstance(bounds, Bounds) else make_bounds(**dict(bounds or {}))
+    if len(wanted.budgets) > 1:
+        raise UsageError(f"expected one budget (and a goal, if you like), but got {', '.join(wanted.budgets)}")
+    proto = model if isinstance(model, onnx.ModelProto) else read_proto(Path(model))
+    loaded = from_proto(proto, convert_opset)
+    specs = input_specs(loaded.inputs)
+    opened = None if calibration is None else open_dataset(calibration, specs)
+    job = _Job(
+        model=loaded,
+        original=(proto if convert_opset is None else loaded.to_proto()).SerializeToString(),
+        recipe=chosen,
+        bounds=wanted,
+        calibration=opened,
+        validation=opened if validation is None else open_dataset(validation, specs),
+        feeds=first_feeds(specs, opened, dict(shapes or {}), seed),
+        provider=provider or ProviderRequest(),
+        metric=metric,
+        seed=seed,
+        include=include,
+        exclude=exclude,
+        batch=batch_size(specs),
+        cache=Cache(cache),
+        machine=Machine.here(),
+        progress=progress,
+    )
+    name = {"name": "model" if source is None else source.name, "sha256": hashlib.sha256(job.original).hexdigest()}
+    return _finish(job, name, target, dry_run, keep_anyway)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Everything that the user said, checked and opened."""
+
+    model: Model
+    original: bytes
+    recipe: Recipe
+    bounds: Bounds
+    calibration: Dataset | None
+    validation: Dataset | None
+    feeds: Feeds
+    provider: ProviderRequest
+    metric: str | None
+    seed: int
+    include: str | None
+    exclude: str | None
+    batch: int
+    cache: Cache
+    machine: Machine
+    progress: Progress
+
+    @property
+    def resource(self) -> Resource:
+        """The resource that is limited, or cut to reach the goal."""
+        return next((_RESOURCES[name] for name in self.bounds.budgets), self.recipe.allocate.budget)
+
+
+def _finish(job: _Job, name: Mapping[str, str], target: Path | None, dry_run: bool, keep_anyway: bool) -> Result:
+    """Study, search, measure, write."""
+    scorer = None if dry_run else _scorer(job)
+    study = _study(job)
+    search = _search(job, study)
+    share = _share(job, search)
+    common: dict[str, Any] = {
+        "model": name,
+        "study": study,
+        "search": search,
+        "bounds": job.bounds.model_dump(),
+        "provider": job.provider,
+        "machine": job.machine,
+        "seed": job.seed,
+        "remarks": list(job.model.remarks),
+    }
+    if scorer is None:
+        first = share if share is not None else (search.least_share + 1) / 2
+        plan = search.plan(first)
+        return Result(None, plan, build_report(status="dry-run", plan=plan, **common))
+    found = _find(job, search, share, scorer)
+    content = found.candidate.model.to_proto()
+    status: Literal["met", "missed"] = "missed" if found.missed else "met"
+    report = build_report(
+        status=status,
+        plan=found.candidate.plan,
+        candidate=found.candidate,
+        accuracy=accuracy_entries(scorer, content.SerializeToString()),
+        latency=latency_entry(_paired(job, found.candidate), job.feeds),
+        **common,
+    )
+    if target is not None and (keep_anyway or not found.missed):
+        save(content, target, verify=lambda draft: _require_runs(draft, job))
+    return Result(content, found.candidate.plan, report, found.missed)
+
+
+def _scorer(job: _Job) -> Scorer:
+    """The scorer, after the checks that must come before long work.
+
+    Raises:
+        UsageError: the goal, the recipe or the metric needs data that were not given.
+    """
+    if job.bounds.max_drop is not None and job.validation is None:
+        raise UsageError("expected --validation or --calibration data for the goal max_drop, but got none")
+    return Scorer(job.original, job.validation, job.feeds, job.provider, job.metric, job.batch)
+
+
+def _study(job: _Job) -> Study:
+    """The menus of all sites, priced if latency is limited."""
+    if job.recipe.low_rank.metric == "whitened" and job.calibration is None:
+        raise UsageError('expected --calibration data for the metric "whitened", but got none')
+    canonical = pipeline.canonicalise(job.model, job.feeds)
+    moments: dict[str, Moment] = {}
+    if job.recipe.low_rank.metric == "whitened" and job.calibration is not None:
+        starts = range(0, min(CALIBRATION_SAMPLES, job.calibration.size), job.batch)
+        read = job.calibration.read
+        shown = (read(start, start + job.batch)[0] for start in job.progress(starts, "observing"))
+        moments = observe_moments(canonical.model, canonical.layers, shown, job.seed)
+    block = job.machine.block()
+    study = pipeline.propose_menus(canonical, job.recipe, block, moments, job.include, job.exclude, job.progress)
+    if job.resource != "latency_us":
+        return study
+    identity = {key: value for key, value in job.machine.to_json().items() if key != "isa"}
+    table = LatencyTable(job.provider, identity, block, pipeline.EMIT, job.cache)
+    return pipeline.price_latency(study, table, job.progress)
+
+
+def _search(job: _Job, study: Study) -> Search:
+    """The search, with what the original has of the limited resource."""
+    resource = job.resource
+    if resource == "latency_us":
+        original = measure(open_session(job.original, job.provider), job.feeds).median
+        return Search(study, resource, original, lambda candidate: _paired(job, candidate).interval.high)
+    amount = float(getattr(study.canonical.original, resource))
+    return Search(study, resource, amount, lambda candidate: float(getattr(candidate.totals, resource)) / amount)
+
+
+def _share(job: _Job, search: Search) -> float | None:
+    """The budget as a share of the original, or None when only a goal was given."""
+    if job.bounds.max_bytes is not None:
+        return min(1.0, job.bounds.max_bytes / search.original)
+    return next(iter(job.bounds.budgets.values()), None)
+
+
+def _find(job: _Job, search: Search, share: float | None, scorer: Scorer) -> Found:
+    """The candidate that the bounds and the goal ask for."""
+    goal = job.bounds.max_drop
+    if goal is None:
+        assert share is not None
+        return search.candidate(share)
+
+    def drop(candidate: Candidate) -> float:
+        before, after = scorer.goal(candidate.model.to_proto().SerializeToString())
+        return drop_of(before.value, after.value, job.bounds.drop)
+
+    return search.smallest_within(goal, drop, share, job.progress)
+
+
+def _paired(job: _Job, candidate: Candidate) -> Any:
+    """Original and candidate, interleaved in this process."""
+    compressed = open_session(candidate.model.to_proto().SerializeToString(), job.provider)
+    return compare(open_session(job.original, job.provider), compressed, job.feeds)
+
+
+def _require_runs(draft: Path, job: _Job) -> None:
+    """The file as written loads and runs on the asked-for provider."""
+    open_session(draft, job.provider).run(None, dict(job.feeds))

@@ -1,0 +1,1 @@
+"""All that a pass may ask of a model, over onnx-graphsurgeon."""

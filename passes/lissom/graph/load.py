@@ -1,0 +1,172 @@
+"""Reading an `.onnx` file that may be broken or hostile.
+
+A model file is untrusted input: its external data must lie in its own folder and
+within the bounds of the files there, and whatever the parser meets becomes one
+sentence. Opset conversion comes first, because it loses functions; then the
+model-local functions are inlined, so that later steps see standard operators only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import google.protobuf.message
+import onnx
+import onnx.external_data_helper
+import onnx.inliner
+import onnx.version_converter
+from lissom_runtime.errors import LoadError, UsageError
+
+from lissom.graph.model import Model
+
+LEAST_OPSET = 11
+"""Oldest opset that the passes understand."""
+
+
+def load(path: Path, convert_opset: int | None = None) -> Model:
+    """Reads the model at `path`, external data included.
+
+    Args:
+        path: the `.onnx` file.
+        convert_opset: opset to convert the model up to before anything else.
+
+    Raises:
+        LoadError: not a readable, supported ONNX model.
+        UsageError: `convert_opset` is not above the model's opset or not known.
+    """
+    return from_proto(read_proto(path), convert_opset)
+
+
+def read_proto(path: Path) -> onnx.ModelProto:
+    """The protobuf at `path` with external data loaded.
+
+    Raises:
+        LoadError: the file is missing, truncated or no ONNX model, or its external data
+            is missing, out of bounds or outside the model's folder.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise LoadError(f"expected a readable model file, but {path} gave: {error.strerror}") from error
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(content)
+    except google.protobuf.message.DecodeError as error:
+        raise LoadError(
+            f"expected an ONNX model, but {path} ({len(content)} bytes) is truncated or of another format"
+        ) from error
+    if not proto.ir_version or not proto.graph.output:
+        raise LoadError(f"expected an ONNX model, but {path} ({len(content)} bytes) holds no graph with outputs")
+    _load_external_data(proto, path.parent)
+    return proto
+
+
+def from_proto(proto: onnx.ModelProto, convert_opset: int | None = None) -> Model:
+    """Takes over a protobuf (with external data loaded) for editing.
+
+    Raises:
+        LoadError: the model's opset is unknown or too old, its graph is malformed,
+            or it has a part that lissom cannot keep.
+        UsageError: `convert_opset` is not above the model's opset or not known.
+    """
+    opset = _opset(proto)
+    newest = onnx.defs.onnx_opset_version()
+    if opset > newest:
+        raise LoadError(f"expected an opset of at most {newest}, but the model's is {opset}")
+    if convert_opset is not None:
+        proto = _convert(proto, opset, convert_opset, newest)
+    elif opset < LEAST_OPSET:
+        raise LoadError(
+            f"expected an opset of at least {LEAST_OPSET}, but the model's is {opset}; ask for a conversion with "
+            f"--convert-opset {LEAST_OPSET} or higher"
+        )
+    try:
+        onnx.checker.check_model(proto, full_check=False)
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise LoadError(f"expected a valid ONNX model, but the checker says: {_first_line(error)}") from error
+    if proto.functions:
+        proto = onnx.inliner.inline_local_functions(proto)
+        del proto.functions[:]
+    return Model(proto)
+
+
+def _opset(proto: onnx.ModelProto) -> int:
+    versions = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
+    if not versions:
+        raise LoadError("expected an import of the standard ONNX operators, but the model names no opset")
+    return int(max(versions))
+
+
+def _convert(proto: onnx.ModelProto, opset: int, target: int, newest: int) -> onnx.ModelProto:
+    if not opset <= target <= newest or target < LEAST_OPSET:
+        least = max(opset, LEAST_OPSET)
+        raise UsageError(f"expected --convert-opset between {least} and {newest}, but got {target}")
+    if target == opset:
+        return proto
+    if proto.functions:
+        proto = onnx.inliner.inline_local_functions(proto)
+        del proto.functions[:]
+    try:
+        return onnx.version_converter.convert_version(proto, target)
+    except Exception as error:  # the converter raises whatever its C++ adapters throw
+        raise LoadError(
+            f"expected a model that converts from opset {opset} to {target}, but the converter says: "
+            f"{_first_line(error)}"
+        ) from error
+
+
+def _load_external_data(proto: onnx.ModelProto, folder: Path) -> None:
+    root = folder.resolve()
+    for tensor in _tensors(proto):
+        if not onnx.external_data_helper.uses_external_data(tensor):
+            continue
+        info = onnx.external_data_helper.ExternalDataInfo(tensor)
+        location = Path(info.location)
+        file = (root / location).resolve()
+        if location.is_absolute() or not file.is_relative_to(root):
+            raise LoadError(
+                f"expected external data inside the model's folder, but tensor {tensor.name!r} names {info.location!r}"
+            )
+        if not file.is_file():
+            raise LoadError(
+                f"expected external data for tensor {tensor.name!r} in {info.location!r}, but there is no such file"
+            )
+        size = file.stat().st_size
+        offset = info.offset or 0
+        length = size - offset if info.length is None else info.length
+        if offset < 0 or length < 0 or offset + length > size:
+            raise LoadError(
+                f"expected bytes {offset} to {offset + length} of {info.location!r} for tensor {tensor.name!r}, "
+                f"but the file has {size}"
+            )
+        with file.open("rb") as stream:
+            stream.seek(offset)
+            tensor.raw_data = stream.read(length)
+        tensor.data_location = onnx.TensorProto.DEFAULT
+        del tensor.external_data[:]
+
+
+def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor of the model, those in attributes and functions included."""
+
+    def of_nodes(nodes: Iterator[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+        for node in nodes:
+            for attribute in node.attribute:
+                if attribute.HasField("t"):
+                    yield attribute.t
+                yield from attribute.tensors
+                for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                    yield from of_graph(graph)
+
+    def of_graph(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+        yield from graph.initializer
+        yield from of_nodes(iter(graph.node))
+
+    yield from of_graph(proto.graph)
+    for function in proto.functions:
+        yield from of_nodes(iter(function.node))
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,26 @@
+"""Gives every node a name that no other node bears."""
+
+from __future__ import annotations
+
+from lissom.graph.model import Model
+from lissom.graph.steps import Change, Outcome
+
+
+def name_nodes(model: Model) -> Outcome:
+    """Names unnamed and namesake nodes after their operator and first output."""
+    outcome = Outcome()
+    taken: set[str] = {node.name for node in model.graph.nodes}
+    seen: set[str] = set()
+    for node in model.graph.nodes:
+        if not node.name or node.name in seen:
+            old = node.name
+            stem = f"{node.op}_{node.outputs[0].name}" if node.outputs else node.op
+            name, count = stem, 1
+            while name in taken:
+                count += 1
+                name = f"{stem}_{count}"
+            node.name = name
+            taken.add(name)
+            outcome.changes.append(Change(name, f"named (was {old!r})"))
+        seen.add(node.name)
+    return outcome

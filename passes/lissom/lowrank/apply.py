@@ -1,0 +1,152 @@
+"""Surgery: puts an encoder/decoder pair in the place of a layer.
+
+A convolution becomes two convolutions. A linear layer becomes two products; ONNX has no
+grouped Gemm, so a grouped factor is a batched MatMul over the groups:
+
+    x[..., c] -> [..., k, c/k] -> [k, ..., c/k] @ [k, c/k, j] -> [..., k, j] -> [..., k j]
+
+The bias moves to the decoder, which keeps the name of the layer's output. Nothing is
+done here but what an `Option` says; whether it is a good idea was decided before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lissom.graph.layers import Layer
+from lissom.graph.model import Model, Node, Tensor, constant, make_node, variable
+from lissom.lowrank.factors import Float32Array
+from lissom.lowrank.foldings import Scheme
+from lissom.lowrank.pairs import Factor, Pair, pair
+from lissom.options import Parameters
+
+
+def emit(model: Model, layer: Layer, parameters: Parameters, weights: tuple[Float32Array, Float32Array]) -> list[Node]:
+    """Replaces `layer` in `model` by the pair with the given weights.
+
+    Args:
+        model: the model that holds `layer.node`.
+        layer: the layer to replace.
+        parameters: folding, side, groups and rank.
+        weights: encoder and decoder in the layout of `factors`.
+
+    Returns:
+        The new nodes, in topological order.
+    """
+    scheme, rank = Scheme.of(parameters), int(parameters["rank"])
+    shape = pair(layer.geometry, scheme, rank)
+    nodes = _convolutions(layer, shape, weights) if layer.op == "Conv" else _products(layer, shape, weights)
+    for number, node in enumerate(nodes):
+        node.name = f"{layer.name}/lissom_{number}"
+    output = layer.node.outputs[0]
+    layer.node.inputs.clear()
+    layer.node.outputs.clear()
+    nodes[-1].outputs = [output]
+    position = next(i for i, node in enumerate(model.graph.nodes) if node is layer.node)
+    model.graph.nodes[position : position + 1] = nodes
+    return nodes
+
+
+def random_weights(layer: Layer, parameters: Parameters, rng: np.random.Generator) -> tuple[Float32Array, Float32Array]:
+    """Weights of the right shapes and of unit gain, for timing a pair that was not factorised."""
+    shape = pair(layer.geometry, Scheme.of(parameters), int(parameters["rank"]))
+
+    def draw(factor: Factor) -> Float32Array:
+        fan_in = max(factor.params // factor.weight_shape[0], 1)
+        return (rng.standard_normal(factor.weight_shape) / np.sqrt(fan_in)).astype(np.float32)
+
+    return draw(shape.encoder), draw(shape.decoder)
+
+
+def _convolutions(layer: Layer, shape: Pair, weights: tuple[Float32Array, Float32Array]) -> list[Node]:
+    middle = variable(f"{layer.name}/lissom_middle", like=layer.source)
+    encoder = make_node(
+        "Conv",
+        "",
+        [layer.source, constant(f"{layer.name}/lissom_encoder", weights[0])],
+        [middle],
+        _conv_attributes(shape.encoder),
+    )
+    bias = [] if layer.bias is None else [layer.bias]
+    decoder = make_node(
+        "Conv",
+        "",
+        [middle, constant(f"{layer.name}/lissom_decoder", weights[1]), *bias],
+        [],
+        _conv_attributes(shape.decoder),
+    )
+    return [encoder, decoder]
+
+
+def _conv_attributes(factor: Factor) -> Mapping[str, Any]:
+    geometry = factor.geometry
+    attributes: dict[str, Any] = {
+        "kernel_shape": list(geometry.kernel_shape),
+        "strides": list(geometry.strides),
+        "dilations": list(geometry.dilations),
+        "group": factor.groups,
+    }
+    if geometry.auto_pad == "NOTSET":
+        attributes["pads"] = list(geometry.pads)
+    else:
+        attributes["auto_pad"] = geometry.auto_pad
+    return attributes
+
+
+def _products(layer: Layer, shape: Pair, weights: tuple[Float32Array, Float32Array]) -> list[Node]:
+    nodes: list[Node] = []
+    middle = _product(layer, "encoder", shape.encoder, weights[0], layer.source, nodes)
+    _product(layer, "decoder", shape.decoder, weights[1], middle, nodes)
+    if layer.op == "Gemm":
+        _add_bias(layer, nodes)
+    return nodes
+
+
+def _product(
+    layer: Layer, role: str, factor: Factor, weight: Float32Array, source: Tensor, nodes: list[Node]
+) -> Tensor:
+    """Appends the nodes of one factor; returns the tensor they produce."""
+    stem = f"{layer.name}/lissom_{role}"
+
+    def step(op: str, inputs: Sequence[Tensor], attrs: Mapping[str, Any] | None = None) -> Tensor:
+        result = variable(f"{stem}_out{len(nodes)}", like=layer.source)
+        nodes.append(make_node(op, "", inputs, [result], attrs))
+        return result
+
+    groups, lead = factor.groups, layer.source_rank - 1  # `lead` leading axes before the channels
+    if groups == 1:
+        if layer.op == "Gemm":
+            return step("Gemm", [source, constant(stem, weight)], {"transB": 1})
+        return step("MatMul", [source, constant(stem, weight.T)])
+    width_in, width_out = weight.shape[1], weight.shape[0] // groups
+    split = constant(f"{stem}_split", np.array([0] * lead + [groups, width_in], np.int64))
+    join = constant(f"{stem}_join", np.array([0] * lead + [groups * width_out], np.int64))
+    matrices = weight.reshape(groups, width_out, width_in).swapaxes(1, 2)
+    matrices = matrices.reshape(groups, *[1] * (lead - 1), width_in, width_out)
+    parts = step("Reshape", [source, split])
+    parts = step("Transpose", [parts], {"perm": [lead, *range(lead), lead + 1]})
+    parts = step("MatMul", [parts, constant(stem, matrices)])
+    parts = step("Transpose", [parts], {"perm": [*range(1, lead + 1), 0, lead + 1]})
+    return step("Reshape", [parts, join])
+
+
+def _add_bias(layer: Layer, nodes: list[Node]) -> None:
+    """Lets the last product of a Gemm add the layer's bias, scaled by its beta."""
+    if layer.bias is None:
+        return
+    beta = layer.node.attrs.get("beta", 1.0)
+    if nodes[-1].op == "Gemm":
+        nodes[-1].inputs.append(layer.bias)
+        nodes[-1].attrs["beta"] = beta
+        return
+    bias = layer.bias
+    if beta != 1.0:
+        scaled = variable(f"{layer.name}/lissom_bias", like=layer.source)
+        factor = constant(f"{layer.name}/lissom_beta", np.array(beta, np.float32))
+        nodes.append(make_node("Mul", "", [bias, factor], [scaled]))
+        bias = scaled
+    product = nodes[-1 if beta == 1.0 else -2].outputs[0]
+    nodes.append(make_node("Add", "", [product, bias], [variable(f"{layer.name}/lissom_sum", like=layer.source)]))

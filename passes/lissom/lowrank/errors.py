@@ -1,0 +1,180 @@
+"""Error curves: how wrong a pair is, for every rank at once.
+
+Let E = W − Ŵ be the residual of the folded weight, its slices E_i, and σ_{i,p} the p-th
+singular value of slice i, so that rank j drops σ_{i,j+1}, σ_{i,j+2}, … A curve has an entry
+for each j = 0 … max_rank. All are relative: divided by the norm of W itself, which is the
+first entry of the curve of a single slice. Metrics:
+
+`code`        max_i σ_{i,j+1} / ‖W‖₂, what the ALDS authors released. It is max_i ‖E_i‖₂, and
+              a block is never larger than the whole: a LOWER bound of `spectral`.
+`theorem`     √k times that, an upper bound on both sides. Input side: the blocks stand side by
+              side, E Eᵀ = Σ E_i E_iᵀ, so ‖E‖₂² ≤ Σ ‖E_i‖₂² ≤ k max ‖E_i‖₂². Output side: they
+              stand on one another, Eᵀ E = Σ E_iᵀ E_i, and the same line follows. Both are
+              attained when all blocks share their first singular vector on the common side.
+`spectral`    ‖E‖₂ / ‖W‖₂. Input side: E Eᵀ = Σ_i U_i diag(σ²_{i,>j}) U_iᵀ, output side the
+              same with V. Raising j subtracts positive semidefinite terms, so the curve never
+              rises. For k > 1 it is evaluated on a grid of ranks (0, 1, then quadratically
+              spaced); between grid points it takes the least of two true upper bounds: the
+              value at the next smaller grid rank, and √(Σ_i σ²_{i,j+1}) from the line above.
+`frobenius`   ‖E‖_F / ‖W‖_F = √(Σ_i Σ_{p>j} σ²_{i,p}) / ‖W‖_F. Exact.
+`whitened`    √(tr E Σ Eᵀ / tr W Σ Wᵀ) with E unfolded to [f, cκ] and Σ the second moment of the
+              input patches: the relative error of the layer's output. Folding 0 uses whitened
+              factors, the others plain ones. Exact for every rank before the next step:
+              with E = Σ_{i,p>j} s_ip u_ip v_ipᵀ the error is the sum over the tail of
+
+                  P[p, q] = Σ_{i,i'} Σ_{d,d'} s_ip s_i'q (u_ip[d]ᵀ u_i'q[d']) (v_ipᵀ Σ_dd' v_i'q),
+
+              d running over the taps of the decoder, Σ_dd' the block of Σ for a tap pair.
+              Slices on the output side have disjoint rows and do not interact. Slices on the
+              input side do, and neither they nor plain factors need give a falling curve: a
+              rank whose successor does worse is given the successor's error (an upper bound).
+
+Norms of different foldings are norms of different matrices, except `frobenius` and
+`whitened`, which do not depend on the folding.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from math import prod, sqrt
+from typing import Literal, get_args
+
+import numpy as np
+from scipy.linalg import eigvalsh
+
+from lissom.lowrank.factors import Terms, check_moment, terms
+from lissom.lowrank.foldings import Array, Scheme, axis_order, decoder_axes
+from lissom.lowrank.spectra import spectrum
+from lissom.options import FloatArray, IntArray
+
+Metric = Literal["code", "theorem", "spectral", "frobenius", "whitened"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
+
+GRID = 48
+"""The most ranks at which `spectral` is evaluated, per folding and number of groups."""
+
+
+def error_curve(weight: Array, scheme: Scheme, metric: Metric, moment: FloatArray | None = None) -> FloatArray:
+    """Relative error[max_rank + 1] of the pair of rank 0 … max_rank; never rising, 0 at the end.
+
+    Args:
+        weight: weight[f, c, *kernel].
+        scheme: folding, side and groups.
+        metric: see the module.
+        moment: moment[cκ, cκ] of the input patches; for `whitened` only.
+
+    Raises:
+        ValueError: the scheme does not fit the weight, or `whitened` has no moment.
+    """
+    whole = residual_curve(weight, Scheme(scheme.folding), metric, moment)
+    curve = whole if scheme.groups == 1 else residual_curve(weight, scheme, metric, moment)
+    return relative(curve, whole[0])
+
+
+def relative(curve: FloatArray, scale: float) -> FloatArray:
+    """The curve divided by the norm of the whole weight; a weight of norm 0 has no error."""
+    return curve / scale if scale > 0 else np.zeros_like(curve)
+
+
+def residual_curve(weight: Array, scheme: Scheme, metric: Metric, moment: FloatArray | None = None) -> FloatArray:
+    """Norms[max_rank + 1] of the residual in `metric`, not yet divided by that of the weight.
+
+    Raises:
+        ValueError: as in `error_curve`.
+    """
+    if metric == "whitened":
+        if moment is None:
+            raise ValueError("the metric 'whitened' needs the second moment of the layer's input")
+        return _whitened(weight, scheme, moment)
+    if metric == "spectral" and scheme.groups > 1:
+        return _spectral(terms(weight, scheme), scheme)
+    sigma = spectrum(weight, scheme)
+    if metric == "frobenius":
+        return _root(_tails((sigma**2).sum(axis=0)))
+    worst: FloatArray = np.append(sigma.max(axis=0), 0.0)
+    if metric == "theorem":
+        worst *= sqrt(scheme.groups)
+    return worst
+
+
+def grid(maximum: int) -> IntArray:
+    """At most `GRID` ranks from 0 to `maximum`, with 0, 1 and `maximum`, denser at the low end."""
+    if maximum < GRID:
+        return np.arange(maximum + 1)
+    spaced = np.rint(maximum * np.linspace(0, 1, GRID - 1) ** 2).astype(np.int64)
+    return np.union1d(spaced, [1])
+
+
+def _root(squares: FloatArray) -> FloatArray:
+    roots: FloatArray = np.sqrt(squares)
+    return roots
+
+
+def _tails(energies: FloatArray) -> FloatArray:
+    """tail[j] = Σ_{p ≥ j} energies[p], with the empty tail at the end; rounding below 0 is cut."""
+    sums: FloatArray = np.append(np.cumsum(energies[::-1])[::-1], 0.0)
+    return np.maximum(sums, 0.0)
+
+
+def _spectral(slices: Terms, scheme: Scheme) -> FloatArray:
+    """Upper bounds of ‖E‖₂, exact on the grid, for more than one slice.
+
+    With B[n, max_rank·k] the scaled singular vectors on the side that the slices share, rank
+    by rank, E Eᵀ (or Eᵀ E) is B_j B_jᵀ, B_j being the columns of B from j·k on. Its largest
+    eigenvalue is that of the smaller of B_j B_jᵀ and B_jᵀ B_j, the latter a block of BᵀB.
+    """
+    k, rank = slices.scale.shape
+    shared = slices.left if scheme.side == "input" else slices.right.swapaxes(1, 2)
+    columns = (shared * slices.scale[:, None, :]).transpose(1, 2, 0).reshape(shared.shape[1], rank * k)
+    points = grid(rank)
+    squares = np.zeros(len(points))
+    if columns.shape[1] <= columns.shape[0]:
+        gram = columns.T @ columns
+        for n, point in enumerate(points[:-1]):
+            squares[n] = _largest_eigenvalue(gram[point * k :, point * k :])
+    else:
+        gram = np.zeros((len(columns), len(columns)))
+        for n in range(len(points) - 2, -1, -1):
+            dropped = columns[:, points[n] * k : points[n + 1] * k]
+            gram += dropped @ dropped.T
+            squares[n] = _largest_eigenvalue(gram)
+    ranks = np.arange(rank + 1)
+    staircase = squares[np.searchsorted(points, ranks, side="right") - 1]
+    blocks = np.append((slices.scale**2).sum(axis=0), 0.0)
+    return _root(np.minimum(staircase, blocks))
+
+
+def _largest_eigenvalue(gram: FloatArray) -> float:
+    last = len(gram) - 1
+    return max(float(eigvalsh(gram, subset_by_index=[last, last])[0]), 0.0)
+
+
+def _whitened(weight: Array, scheme: Scheme, moment: FloatArray) -> FloatArray:
+    """√(tr E Σ Eᵀ), or that of a later rank where it is larger."""
+    check_moment(moment, weight[0].size)
+    left, scale, right = terms(weight, scheme, moment if scheme.folding == 0 else None)
+    by_tap = _moment_by_tap(moment, weight, scheme.folding)  # [d, column, d', column']
+    taps = len(by_tap)
+    k, rank, width = right.shape
+    u = left.reshape(k, -1, taps, rank)
+    v = right * scale[:, :, None]
+    interaction = np.zeros((rank, rank))  # Σ_{i,i'} P, for every pair of ranks
+    for i in range(k):
+        on_input = scheme.side == "input"
+        own = slice(i * width, (i + 1) * width) if on_input else slice(None)
+        others = slice(None) if on_input else slice(i, i + 1)
+        for d, e in product(range(taps), repeat=2):
+            rows = u[i, :, d].T @ u[others, :, e]
+            seen = (v[i] @ by_tap[d, own, e]).reshape(rank, -1, width).swapaxes(0, 1)
+            interaction += (rows * (seen @ v[others].swapaxes(1, 2))).sum(axis=0)
+    energies = np.diag(interaction) + 2 * np.triu(interaction, 1).sum(axis=1)
+    return _root(np.maximum.accumulate(_tails(energies)[::-1])[::-1])
+
+
+def _moment_by_tap(moment: FloatArray, weight: Array, folding: int) -> FloatArray:
+    """moment[c κ, c κ] as [decoder taps, columns, decoder taps, columns] of the folded weight."""
+    kernel = weight.shape[2:]
+    order = [axis - 1 for axis in axis_order(folding, len(kernel))[1:]]
+    taps = prod(kernel[axis] for axis in decoder_axes(folding, len(kernel)))
+    apart = moment.reshape(weight.shape[1:] * 2).transpose(order + [len(order) + axis for axis in order])
+    return apart.reshape(taps, len(moment) // taps, taps, len(moment) // taps)

@@ -1,0 +1,101 @@
+"""What low-rank can offer one layer: a ladder for every folding, side and number of groups.
+
+A rung is a rank. With a rank multiple m the ranks are m, 2m, …, because convolutions are fast
+when the channels per group fill the processor's vectors; a ladder too short for one such
+rank offers its highest rank instead. Nothing else is left out here: rungs larger
+than the dense layer stay, because the ALDS iteration walks over them, and an allocator never
+takes an option that costs more than keeping the layer dense.
+
+With one group both sides are the same pair, which is offered once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from lissom.graph.geometry import Geometry
+from lissom.lowrank.errors import Metric, relative, residual_curve
+from lissom.lowrank.foldings import Array, Scheme, Side, divisors, foldings_of
+from lissom.lowrank.pairs import pair, sliced_channels
+from lissom.options import Cost, FloatArray, IntArray, Ladder, Menu, Option
+
+KIND = "low-rank"
+
+
+def ladders(
+    name: str,
+    weight: Array,
+    geometry: Geometry,
+    metric: Metric,
+    foldings: Iterable[int] = (0,),
+    sides: Iterable[Side] = ("input",),
+    moment: FloatArray | None = None,
+    rank_multiple: int = 1,
+) -> list[Ladder]:
+    """All low-rank ladders of one layer.
+
+    Args:
+        name: the site.
+        weight: weight[f, c, *kernel].
+        geometry: what the layer computes.
+        metric: what the errors measure.
+        foldings: those to offer; the ones that this kernel does not have are left out.
+        sides: which channels may be sliced.
+        moment: moment[cκ, cκ] of the input patches, for the metric `whitened`.
+        rank_multiple: ranks are multiples of it.
+
+    Raises:
+        ValueError: the metric needs a moment and there is none.
+    """
+    exact = weight.astype(np.float64)
+    found = []
+    for folding in sorted(set(foldings) & set(foldings_of(geometry.kernel_shape))):
+        whole = residual_curve(exact, Scheme(folding), metric, moment)
+        for scheme in _schemes(geometry, folding, sides):
+            curve = whole if scheme.groups == 1 else residual_curve(exact, scheme, metric, moment)
+            errors = relative(curve, whole[0])
+            found.append(_ladder(name, geometry, scheme, metric, errors, rank_multiple))
+    return found
+
+
+def menu(name: str, weight: Array, geometry: Geometry, metric: Metric, options: Iterable[Ladder]) -> Menu:
+    """The menu of a layer: its ladders, and keeping it dense (error 0)."""
+    cost = Cost(params=int(np.count_nonzero(weight)), bytes=4 * geometry.weight_size, macs=geometry.macs)
+    return Menu(name, Option(name, "dense", {}, cost, 0.0, metric), tuple(options))
+
+
+def _schemes(geometry: Geometry, folding: int, sides: Iterable[Side]) -> Iterable[Scheme]:
+    """Every distinct scheme of one folding."""
+    yield Scheme(folding)
+    for side in sides:
+        for groups in divisors(sliced_channels(geometry, side))[1:]:
+            yield Scheme(folding, side, groups)
+
+
+def _ladder(
+    name: str, geometry: Geometry, scheme: Scheme, metric: Metric, errors: FloatArray, rank_multiple: int
+) -> Ladder:
+    ranks = _ranks(len(errors) - 1, rank_multiple)
+    unit = pair(geometry, scheme, 1)
+    return Ladder(
+        site=name,
+        kind=KIND,
+        parameters={"folding": scheme.folding, "side": scheme.side, "groups": scheme.groups},
+        step_name="rank",
+        steps=ranks,
+        error=errors[ranks],
+        error_at_zero=float(errors[0]),
+        params=(ranks * unit.params).astype(np.float64),
+        bytes=(ranks * unit.bytes).astype(np.float64),
+        macs=(ranks * unit.macs).astype(np.float64),
+        metric=metric,
+    )
+
+
+def _ranks(maximum: int, multiple: int) -> IntArray:
+    """The multiples of `multiple` up to `maximum`, or `maximum` alone when there are none."""
+    if maximum < multiple:
+        return np.array([maximum])
+    return np.arange(multiple, maximum + 1, multiple)

@@ -1,0 +1,175 @@
+"""Looks into a network while it runs: shapes of tensors, second moments of layer inputs.
+
+Outputs are added to a copy of the graph and ONNX Runtime runs it batch by batch; what
+is kept does not grow with the number of images.
+
+The *second moment* of a layer is Sigma[columns, columns] = E[x x^T] over the columns x
+that its folded weight multiplies (im2col patches for a convolution), so that
+tr(E Sigma E^T) is the mean squared output error of a weight error E[out, columns].
+Source: Zhang et al., Accelerating Very Deep Convolutional Networks (2015), section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from lissom_runtime.errors import UsageError
+from lissom_runtime.providers import ProviderRequest
+from lissom_runtime.session import open_session
+
+from lissom.data import Feeds
+from lissom.graph.geometry import Geometry
+from lissom.graph.layers import Layer
+from lissom.graph.model import Model
+
+MOMENT_COLUMNS = 8192
+"""Widest full moment (512 MiB in float64). Above it the moment is block-diagonal."""
+
+ROWS_PER_BATCH = 4096
+"""Patches of one batch that enter the moment of one layer: bounds time and memory."""
+
+Array = npt.NDArray[Any]
+
+
+@dataclass
+class Moment:
+    """The accumulated second moment of one layer's input columns.
+
+    Attributes:
+        total: sum of x x^T over the rows seen, as total[blocks, width, width]: one block,
+            or the diagonal blocks of a layer wider than `MOMENT_COLUMNS`.
+        rows: how many x were seen.
+    """
+
+    total: npt.NDArray[np.float64]
+    rows: int = 0
+
+    @classmethod
+    def empty(cls, columns: int, cap: int = MOMENT_COLUMNS) -> Moment:
+        """A moment of `columns` in the fewest equal diagonal blocks that are not wider than `cap`."""
+        blocks = next(n for n in range(-(-columns // cap), columns + 1) if columns % n == 0)
+        return cls(np.zeros((blocks, columns // blocks, columns // blocks)))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no block was left out."""
+        return self.total.shape[0] == 1
+
+    def add(self, rows: Array) -> None:
+        """Adds x[rows, columns]."""
+        width = self.total.shape[1]
+        for index, block in enumerate(self.total):
+            part = rows[:, index * width : (index + 1) * width].astype(np.float64)
+            block += part.T @ part
+        self.rows += len(rows)
+
+    def mean(self) -> npt.NDArray[np.float64]:
+        """Sigma[columns, columns] of a full moment.
+
+        Raises:
+            ValueError: the moment is block-diagonal.
+        """
+        if not self.is_full:
+            raise ValueError(f"only {self.total.shape[0]} diagonal blocks of the moment were kept")
+        return self.total[0] / max(self.rows, 1)
+
+
+def observe_shapes(model: Model, names: Sequence[str], feeds: Feeds) -> dict[str, tuple[int, ...]]:
+    """Runs the model once on the CPU and returns the shape of each named tensor.
+
+    Raises:
+        LoadError: ONNX Runtime cannot run the model.
+    """
+    given = {name: feeds[name].shape for name in names if name in feeds}
+    wanted = [name for name in names if name not in feeds]
+    return {**given, **{name: value.shape for name, value in next(_runs(model, wanted, [feeds])).items()}}
+
+
+def observe_moments(
+    model: Model, layers: Sequence[Layer], batches: Iterable[Feeds], seed: int = 0
+) -> dict[str, Moment]:
+    """Accumulates the second moment of every layer's input.
+
+    Args:
+        model: the model that the layers belong to.
+        layers: the layers to look at.
+        batches: feeds for the model, one batch at a time.
+        seed: chooses the patches when a batch has more than `ROWS_PER_BATCH`.
+
+    Raises:
+        UsageError: an activation is NaN or infinite.
+    """
+    moments = {layer.name: Moment.empty(layer.geometry.columns) for layer in layers}
+    rng = np.random.default_rng(seed)
+    sources = list({layer.source.name: None for layer in layers})
+    for values in _runs(model, sources, batches):
+        for layer in layers:
+            rows = sample_columns(values[layer.source.name], layer.geometry, ROWS_PER_BATCH, rng)
+            if not np.isfinite(rows).all():
+                raise UsageError(f"expected finite activations, but the input of {layer.name!r} has NaN or infinity")
+            moments[layer.name].add(rows)
+    return moments
+
+
+def sample_columns(values: Array, geometry: Geometry, limit: int, rng: np.random.Generator) -> Array:
+    """Up to `limit` of the columns that the folded weight multiplies, as x[rows, columns].
+
+    Args:
+        values: the layer's input: values[batch, channels, *spatial], or values[..., channels].
+        geometry: the layer's geometry; its spatial extents are not used.
+        limit: most rows returned.
+        rng: draws which rows, without repetition, when there are more.
+    """
+    if not geometry.kernel_shape:
+        flat = values.reshape(-1, geometry.in_channels)
+        return flat if len(flat) <= limit else flat[np.sort(rng.choice(len(flat), limit, replace=False))]
+    axes = len(geometry.kernel_shape)
+    begin, end = resolve_pads(geometry, values.shape[2:])
+    padded = np.pad(values, [(0, 0), (0, 0), *zip(begin, end, strict=True)])
+    extents = [(kernel - 1) * dilation + 1 for kernel, dilation in zip(geometry.kernel_shape, geometry.dilations)]
+    windows = np.lib.stride_tricks.sliding_window_view(padded, extents, axis=tuple(range(2, 2 + axes)))
+    steps = tuple(slice(None, None, stride) for stride in geometry.strides)
+    taps = tuple(slice(None, None, dilation) for dilation in geometry.dilations)
+    windows = windows[(slice(None), slice(None), *steps, *taps)]  # [batch, channels, *out, *kernel]
+    out = (windows.shape[0], *windows.shape[2 : 2 + axes])
+    count = prod(out)
+    chosen = np.arange(count) if count <= limit else np.sort(rng.choice(count, limit, replace=False))
+    batch, *positions = np.unravel_index(chosen, out)
+    return windows[(batch, slice(None), *positions)].reshape(len(chosen), -1)
+
+
+def resolve_pads(geometry: Geometry, spatial: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Padding (begin per axis, end per axis) of a convolution on inputs of `spatial` extent."""
+    axes = len(geometry.kernel_shape)
+    if geometry.auto_pad not in ("SAME_UPPER", "SAME_LOWER"):
+        return geometry.pads[:axes], geometry.pads[axes:]
+    begin, end = [], []
+    for size, kernel, stride, dilation in zip(
+        spatial, geometry.kernel_shape, geometry.strides, geometry.dilations, strict=True
+    ):
+        total = max((-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
+        small, large = total // 2, total - total // 2
+        begin.append(small if geometry.auto_pad == "SAME_UPPER" else large)
+        end.append(large if geometry.auto_pad == "SAME_UPPER" else small)
+    return tuple(begin), tuple(end)
+
+
+def _runs(model: Model, names: Sequence[str], batches: Iterable[Feeds]) -> Iterable[Mapping[str, Array]]:
+    """The named tensors for each batch, from a copy of the graph that gives them out."""
+    proto = model.to_proto()
+    known = {value.name for value in (*proto.graph.output, *proto.graph.input)}
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
+    session = open_session(proto.SerializeToString(), ProviderRequest())
+    for feeds in batches:
+        wanted = [name for name in names if name not in feeds]
+        yield {**{name: feeds[name] for name in names if name in feeds}, **_named(session, wanted, feeds)}
+
+
+def _named(session: Any, names: Sequence[str], feeds: Feeds) -> dict[str, Array]:
+    return dict(zip(names, session.run(list(names), feeds), strict=True)) if names else {}

@@ -1,0 +1,353 @@
+"""The way of the data: load, canonicalise, observe, propose, price, allocate, apply, verify.
+
+Every step is a function here or a module of its own, and they are called in one order.
+`study` is what does not depend on a bound and is done once; `run` is a pure function from
+a study and limits to a candidate, which the driver calls as often as its goals need.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from lissom_runtime.errors import UsageError, VerificationError
+from lissom_runtime.session import open_session
+
+from lissom.allocate.alds import alds
+from lissom.allocate.minimax import minimax
+from lissom.data import Feeds
+from lissom.graph.affine import fold_affine
+from lissom.graph.constants import fold_constants, lift_constants
+from lissom.graph.count import count_macs, count_parameters, mac_tensors
+from lissom.graph.layers import Layer, activations, find_layers
+from lissom.graph.model import Model, constant
+from lissom.graph.naming import name_nodes
+from lissom.graph.shapes import infer_shapes
+from lissom.graph.sharing import share_constants, unshare_constants
+from lissom.graph.spec import require_legal, require_valid
+from lissom.graph.steps import Outcome, Step, apply_steps
+from lissom.lowrank import propose
+from lissom.lowrank.apply import emit, random_weights
+from lissom.lowrank.factors import factors, recompose
+from lissom.lowrank.foldings import Scheme
+from lissom.observe import Moment, observe_shapes
+from lissom.options import Menu, Option, Parameters, Plan, Refusal, Resource
+from lissom.price.latency import EmitOption, LatencyTable
+from lissom.progress import Progress, silent
+from lissom.recipe import Recipe
+from lissom.version import VERSION
+
+READING: tuple[Step, ...] = (
+    Step("name nodes", name_nodes),
+    Step("lift constants", lift_constants),
+)
+"""Makes the weights of a file visible; nothing is counted before."""
+
+CANONICAL: tuple[Step, ...] = (
+    Step("un-share constants", unshare_constants),
+    Step("fold constants", fold_constants),
+    Step("fold batch normalization", fold_affine),
+    Step("infer shapes", infer_shapes),
+)
+"""Exact rewrites that every pass may rely on."""
+
+FINISHING: tuple[Step, ...] = (Step("share constants", share_constants),)
+"""Undoes what made the file larger and no pass needs any more."""
+
+TOLERANCE = 1e-3
+"""Largest accepted difference between what a graph computes and what it must, relative to
+the largest output. Float32 sums in another order stay two orders of magnitude below."""
+
+
+@dataclass(frozen=True)
+class Totals:
+    """A model's size and work.
+
+    Attributes:
+        params: non-zero parameters.
+        bytes: bytes of the file.
+        macs: multiply-accumulates at the observed input shape.
+    """
+
+    params: int
+    bytes: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class Canonical:
+    """A model after the exact rewrites.
+
+    Attributes:
+        model: the rewritten model.
+        original: what the file held as loaded.
+        totals: what it holds after the rewrites.
+        outcomes: what each rewrite did.
+        feeds: the input at whose shape all is counted.
+        layers: the sites.
+        refusals: what looked like a layer and is none.
+    """
+
+    model: Model
+    original: Totals
+    totals: Totals
+    outcomes: Mapping[str, Outcome]
+    feeds: Feeds
+    layers: Sequence[Layer]
+    refusals: Sequence[Refusal]
+
+
+@dataclass(frozen=True)
+class Study:
+    """All that is known before a bound is looked at.
+
+    Attributes:
+        canonical: the model that plans are made for.
+        recipe: how options were made and one is chosen.
+        menus: the options of each site, in the order of the layers.
+        refusals: what was declined, with reasons.
+        moments: second moment of each layer's input, when the recipe's metric needs it.
+    """
+
+    canonical: Canonical
+    recipe: Recipe
+    menus: Sequence[Menu]
+    refusals: Sequence[Refusal]
+    moments: Mapping[str, npt.NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A compressed model and what was decided for it.
+
+    Attributes:
+        model: the compressed model.
+        plan: the option of each site.
+        totals: the size of the model as it would be written.
+        max_difference: largest difference to the plan's weights put into the original graph,
+            relative to the largest output.
+    """
+
+    model: Model
+    plan: Plan
+    totals: Totals
+    max_difference: float
+
+
+def canonicalise(model: Model, feeds: Feeds) -> Canonical:
+    """Runs the exact rewrites on a copy of `model` and finds the layers.
+
+    Args:
+        model: the model as loaded.
+        feeds: one input; its shape is what multiply-accumulates and latency mean.
+
+    Raises:
+        LoadError: ONNX Runtime cannot run the model.
+        UsageError: a weight is NaN, infinite or empty.
+        VerificationError: a rewrite changed what the model computes.
+    """
+    edited = model.copy()
+    outcomes = apply_steps(edited, READING)
+    shapes = observe_shapes(edited, mac_tensors(edited), feeds)
+    original = Totals(count_parameters(edited), model.to_proto().ByteSize(), count_macs(edited, shapes))
+    outcomes |= apply_steps(edited, CANONICAL)
+    census = find_layers(edited, observe_shapes(edited, activations(edited), feeds))
+    require_same(model, edited, feeds, "the canonical model")
+    return Canonical(edited, original, _totals(edited, feeds), outcomes, feeds, census.layers, census.refusals)
+
+
+def propose_menus(
+    canonical: Canonical,
+    recipe: Recipe,
+    block: int,
+    moments: Mapping[str, Moment],
+    include: str | None = None,
+    exclude: str | None = None,
+    progress: Progress = silent,
+) -> Study:
+    """Offers every site its options.
+
+    Args:
+        canonical: the model.
+        recipe: which options.
+        block: the target's channel block, for recipes that ask for it.
+        moments: second moments of the layers' inputs, for the metric "whitened".
+        include: regular expression; only layers whose name it finds are sites.
+        exclude: regular expression; layers whose name it finds are none.
+        progress: shows the layers as they are looked at.
+    """
+    low_rank = recipe.low_rank
+    multiple = block if low_rank.rank_multiple == "target" else low_rank.rank_multiple
+    menus, refusals, full = [], list(canonical.refusals), {}
+    for layer in progress(canonical.layers, "proposing"):
+        if (reason := _not_asked_for(layer.name, include, exclude)) is not None:
+            refusals.append(Refusal(layer.name, "layer", reason))
+            continue
+        moment = moments.get(layer.name)
+        if moment is not None and not moment.is_full:
+            reason = f"its {layer.geometry.columns} input columns are too many for a whole second moment"
+            refusals.append(Refusal(layer.name, propose.KIND, reason))
+            continue
+        if moment is not None:
+            full[layer.name] = moment.mean()
+        ladders = propose.ladders(
+            layer.name,
+            layer.weight,
+            layer.geometry,
+            low_rank.metric,
+            low_rank.foldings,
+            low_rank.sides,
+            full.get(layer.name),
+            multiple,
+        )
+        menus.append(propose.menu(layer.name, layer.weight, layer.geometry, low_rank.metric, ladders))
+    return Study(canonical, recipe, menus, refusals, full)
+
+
+def price_latency(study: Study, table: LatencyTable, progress: Progress = silent) -> Study:
+    """The study with measured latencies; options that are not faster are gone."""
+    layers = {layer.name: layer for layer in study.canonical.layers}
+    menus, refusals = [], list(study.refusals)
+    for menu in progress(study.menus, "measuring latency"):
+        priced = table.price(layers[menu.site], menu)
+        if not priced.ladders:
+            refusals.append(Refusal(menu.site, propose.KIND, "no pair was measured to be faster than the layer"))
+        menus.append(priced)
+    return replace(study, menus=menus, refusals=refusals)
+
+
+def allocate(study: Study, resource: Resource, limit: float) -> Plan:
+    """Chooses one option per site, so that the sites together cost at most `limit`.
+
+    Raises:
+        GoalMissed: the limit cannot be reached; the message names the least that can.
+        UsageError: the recipe's objective has no such budget.
+    """
+    if study.recipe.allocate.objective == "alds":
+        if resource != "params":
+            raise UsageError(f'expected a parameter budget for the objective "alds", but the budget is {resource}')
+        plan = alds(study.menus, limit, study.recipe.allocate.seed)
+    else:
+        plan = minimax(study.menus, resource, limit)
+    return replace(plan, refusals=(*study.refusals, *plan.refusals))
+
+
+def apply(study: Study, plan: Plan) -> Candidate:
+    """Puts the plan's options into a copy of the model and proves that the copy computes them.
+
+    Raises:
+        VerificationError: the result is not legal, not valid, or computes something else.
+    """
+    edited, expected = study.canonical.model.copy(), study.canonical.model.copy()
+    layers = {layer.name: layer for layer in study.canonical.layers}
+    for site, option in plan.changed.items():
+        weights = _factors(layers[site], option, study.moments.get(site))
+        target = _in_copy(edited, layers[site])
+        nodes = emit(edited, target, option.parameters, weights)
+        for node in nodes:
+            edited.set_provenance(
+                node,
+                {"kind": option.kind, "from": site, "parameters": dict(option.parameters), "lissom": VERSION},
+            )
+        side = Scheme.of(option.parameters)
+        _replace_weight(_in_copy(expected, layers[site]), recompose(*weights, side.side, side.groups))
+    require_legal(edited, after="apply")
+    apply_steps(edited, FINISHING)
+    difference = require_same(expected, edited, study.canonical.feeds, "the compressed model")
+    return Candidate(edited, plan, _totals(edited, study.canonical.feeds), difference)
+
+
+def run(study: Study, resource: Resource, limit: float) -> Candidate:
+    """One pass from a study to a candidate: `allocate`, then `apply`."""
+    return apply(study, allocate(study, resource, limit))
+
+
+def require_same(expected: Model, actual: Model, feeds: Feeds, what: str) -> float:
+    """Compares two models on one input, on the CPU.
+
+    Returns:
+        The largest difference of any output, relative to the largest value of that output.
+
+    Raises:
+        VerificationError: `actual` is not a valid model, or differs by more than `TOLERANCE`.
+    """
+    proto = actual.to_proto()
+    require_valid(proto)
+    wanted = open_session(expected.to_proto().SerializeToString()).run(None, dict(feeds))
+    got = open_session(proto.SerializeToString()).run(None, dict(feeds))
+    worst = 0.0
+    for value, other, declared in zip(wanted, got, actual.outputs, strict=True):
+        if np.shape(value) != np.shape(other):
+            raise VerificationError(
+                f"expected output {declared.name!r} of shape {list(np.shape(value))}, but {what} gives "
+                f"{list(np.shape(other))}"
+            )
+        worst = max(worst, _difference(value, other))
+    if worst > TOLERANCE:
+        raise VerificationError(
+            f"expected {what} to compute what was planned within {TOLERANCE:g} of the largest output, "
+            f"but it is off by {worst:.3g}"
+        )
+    return worst
+
+
+def emit_random(model: Model, layer: Layer, parameters: Parameters, rng: np.random.Generator) -> None:
+    """Puts a low-rank pair with random weights in the place of a layer."""
+    emit(model, layer, parameters, random_weights(layer, parameters, rng))
+
+
+EMIT: Mapping[str, EmitOption] = {propose.KIND: emit_random}
+"""How an option of each kind is put into a network for timing."""
+
+
+def _not_asked_for(name: str, include: str | None, exclude: str | None) -> str | None:
+    if include is not None and not re.search(include, name):
+        return f"--include {include!r} does not find its name"
+    if exclude is not None and re.search(exclude, name):
+        return f"--exclude {exclude!r} finds its name"
+    return None
+
+
+def _factors(
+    layer: Layer, option: Option, moment: npt.NDArray[np.float64] | None
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    scheme = Scheme.of(option.parameters)
+    whitened = moment if scheme.folding == 0 else None
+    return factors(layer.weight, scheme, int(option.parameters["rank"]), whitened)
+
+
+def _in_copy(model: Model, layer: Layer) -> Layer:
+    """The same layer in a copy of its model."""
+    return replace(layer, node=next(node for node in model.graph.nodes if node.name == layer.name))
+
+
+def _replace_weight(layer: Layer, weight: npt.NDArray[np.float32]) -> None:
+    """Gives a dense layer another weight[out, in, *kernel]."""
+    node = layer.node
+    if layer.op == "Gemm":
+        node.attrs["alpha"], node.attrs["transB"] = 1.0, 1
+    values = weight.T if layer.op == "MatMul" else weight
+    node.inputs[1] = constant(node.inputs[1].name, values)
+
+
+def _totals(model: Model, feeds: Feeds) -> Totals:
+    shapes = observe_shapes(model, mac_tensors(model), feeds)
+    return Totals(count_parameters(model), model.to_proto().ByteSize(), count_macs(model, shapes))
+
+
+def _difference(value: Any, other: Any) -> float:
+    """max |value - other| / max |value|; positions that are equal (infinities, NaN) count as 0."""
+    a, b = np.asarray(value), np.asarray(other)
+    if a.size == 0 or a.dtype == object or a.dtype.kind in "SU":
+        return 0.0 if np.array_equal(a, b) else float("inf")
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    if same.all():
+        return 0.0
+    scale = np.abs(a[np.isfinite(a)]).max(initial=0.0)
+    gap = float(np.abs(a - b)[~same].max())
+    return gap / scale if scale > 0 and np.isfinite(gap) else float("inf")

@@ -1,0 +1,1 @@
+"""What options cost: latency measured on the asked-for execution provider."""

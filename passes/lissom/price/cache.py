@@ -1,0 +1,52 @@
+"""A folder of small JSON files, one a measurement, named by the hash of what was measured."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+FORMAT = 1
+"""Part of every key; raised when what is stored changes its meaning."""
+
+
+class Cache:
+    """Measurements by content.
+
+    A file that cannot be read is as good as none; one that cannot be written is not
+    missed, because the cache only saves time.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = Path(platformdirs.user_cache_dir("lissom")) if folder is None else folder
+
+    def get(self, key: Mapping[str, Any]) -> float | None:
+        """The measurement stored under `key`, or None."""
+        try:
+            stored = json.loads(self._path(key).read_text(encoding="utf-8"))
+            value = float(stored["value"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return value if value > 0 else None
+
+    def put(self, key: Mapping[str, Any], value: float) -> None:
+        """Stores a measurement."""
+        path = self._path(key)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as draft:
+                json.dump({"key": key, "value": value}, draft)
+            os.replace(draft.name, path)
+        except OSError:
+            return
+
+    def _path(self, key: Mapping[str, Any]) -> Path:
+        text = json.dumps({"format": FORMAT, **key}, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return self.folder / "latency" / digest[:2] / f"{digest}.json"

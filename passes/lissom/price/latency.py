@@ -1,0 +1,200 @@
+"""The latency of every option, measured where it pays to measure.
+
+For a ladder a few *anchor* steps are timed as a ratio to the dense layer, in the same
+rounds; between them the latency is interpolated, and made monotone along the ladder
+because a larger rank is not faster (a dip is noise). What is dropped from a menu:
+
+1. steps beyond the target's channel block: not its multiples (a rank of 33 takes as
+   long as one of 48), or with more multiply-accumulates than the dense layer;
+2. ladders whose groups have other than a multiple of that block of channels each:
+   ONNX Runtime leaves its fast path for them;
+3. ladders whose smallest step is already no faster than dense (`LEAST_GAIN`): nothing
+   larger is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+from lissom_runtime.latency import Schedule, compare_many
+from lissom_runtime.providers import ProviderRequest
+from lissom_runtime.session import open_session
+
+from lissom.graph.layers import Layer
+from lissom.graph.model import Model
+from lissom.options import FloatArray, Ladder, Menu, Parameters
+from lissom.price.cache import Cache
+from lissom.price.chain import Emit, chain
+
+ANCHORS = 4
+"""Most steps of a ladder that are timed."""
+
+LEAST_GAIN = 0.02
+"""A candidate must be faster than dense by this share to count as faster."""
+
+AT_ONCE = 6
+"""Candidates that are timed in the same rounds."""
+
+ROUGH_MACS_PER_US = 15_000.0
+"""Only decides how many copies make a measurement long enough (about `SPAN_US`)."""
+
+SPAN_US = 400.0
+MOST_COPIES = 8
+MOST_WEIGHT_BYTES = 256e6
+
+SCHEDULE = Schedule(warmup=3, min_pairs=16, max_pairs=60, max_seconds=0.6)
+
+EmitOption = Callable[[Model, Layer, Parameters, np.random.Generator], None]
+"""Puts an option, with random weights, in the place of a layer: each kind has one."""
+
+
+class LatencyTable:
+    """Measures and remembers latencies on one execution provider.
+
+    Args:
+        provider: where to measure.
+        machine: what identifies the processor and the versions, part of every key.
+        block: the target's channel block.
+        emit: how an option of each kind is put into a network, by kind.
+        cache: where measurements are kept between runs.
+    """
+
+    def __init__(
+        self,
+        provider: ProviderRequest,
+        machine: Mapping[str, Any],
+        block: int,
+        emit: Mapping[str, EmitOption],
+        cache: Cache,
+    ) -> None:
+        self.measured = 0
+        self._provider = provider
+        self._block = block
+        self._emit = emit
+        self._cache = cache
+        self._memory: dict[str, float] = {}
+        self._base = {
+            "providers": list(provider.names),
+            "options": {name: dict(options) for name, options in provider.options.items()},
+            "threads": provider.threads,
+            "machine": dict(machine),
+        }
+
+    def price(self, layer: Layer, menu: Menu) -> Menu:
+        """The menu with latencies: only the options that were priced and may be faster than dense.
+
+        Args:
+            layer: the layer that the menu is of.
+            menu: its options, not priced.
+        """
+        dense_us = self._dense(layer)
+        candidates = [self._usable(layer, ladder) for ladder in menu.ladders]
+        ladders = [ladder for ladder in candidates if len(ladder)]
+        first = self._ratios(layer, [(ladder, 0) for ladder in ladders])
+        promising = [
+            ladder for ladder, ratio in zip(ladders, first, strict=True) if ratio < 1 - LEAST_GAIN
+        ]
+        anchors = {id(ladder): _anchors(len(ladder)) for ladder in promising}
+        wanted = [(ladder, index) for ladder in promising for index in anchors[id(ladder)]]
+        ratios = dict(zip([(id(ladder), index) for ladder, index in wanted], self._ratios(layer, wanted), strict=True))
+        priced = []
+        for ladder in promising:
+            indices = anchors[id(ladder)]
+            values = np.maximum.accumulate([ratios[id(ladder), index] for index in indices])
+            curve: FloatArray = np.interp(ladder.steps, ladder.steps[indices], values) * dense_us
+            told = replace(ladder, latency_us=curve)
+            priced.append(told.select(curve < (1 - LEAST_GAIN) * dense_us))
+        dense = replace(menu.dense, cost=replace(menu.dense.cost, latency_us=dense_us))
+        return Menu(menu.site, dense, tuple(ladder for ladder in priced if len(ladder)))
+
+    def _usable(self, layer: Layer, ladder: Ladder) -> Ladder:
+        """The steps of `ladder` that are worth timing."""
+        geometry, groups = layer.geometry, int(ladder.parameters.get("groups", 1))
+        sliced = geometry.in_channels if ladder.parameters.get("side") == "input" else geometry.out_channels
+        none = np.zeros(len(ladder), np.bool_)
+        if groups > 1 and (sliced // groups) % self._block:
+            return ladder.select(none)
+        aligned = ladder.steps % self._block == 0
+        if not aligned.any():
+            aligned = none if groups > 1 else ~none
+        return ladder.select(aligned & (ladder.macs < geometry.macs))
+
+    def _dense(self, layer: Layer) -> float:
+        """Microseconds of the dense layer between neighbours."""
+        key = self._key(layer, "dense", {})
+        known = self._recall(key)
+        if known is None:
+            self._measure(layer, [])
+            known = self._recall(key)
+        assert known is not None
+        return known
+
+    def _ratios(self, layer: Layer, wanted: Sequence[tuple[Ladder, int]]) -> list[float]:
+        """Latency over the dense layer's, for each (ladder, index)."""
+        options = [(ladder.kind, ladder.option(index).parameters) for ladder, index in wanted]
+        missing = [option for option in options if self._recall(self._key(layer, *option)) is None]
+        for start in range(0, len(missing), AT_ONCE):
+            self._measure(layer, missing[start : start + AT_ONCE])
+        return [self._memory[_text(self._key(layer, *option))] for option in options]
+
+    def _measure(self, layer: Layer, options: Sequence[tuple[str, Parameters]]) -> None:
+        """Times the dense layer and `options` in the same rounds and remembers the ratios."""
+        copies = _copies(layer)
+        networks = [chain(layer, 1, None), chain(layer, copies, None)]
+        networks += [chain(layer, copies, self._candidate(kind, parameters)) for kind, parameters in options]
+        runs = [(open_session(content, self._provider), feeds) for content, feeds in networks]
+        base, dense, *others = (samples.median for samples in compare_many(runs, schedule=SCHEDULE))
+        span = max(dense - base, 1e-3)
+        dense_key = self._key(layer, "dense", {})
+        if self._recall(dense_key) is None:
+            self._remember(dense_key, span / (copies - 1))
+        for (kind, parameters), us in zip(options, others, strict=True):
+            self._remember(self._key(layer, kind, parameters), max(us - base, 1e-3) / span)
+        self.measured += len(options) + 1
+
+    def _candidate(self, kind: str, parameters: Parameters) -> Emit:
+        emit = self._emit[kind]
+        return lambda model, layer, rng: emit(model, layer, parameters, rng)
+
+    def _key(self, layer: Layer, kind: str, parameters: Parameters) -> dict[str, Any]:
+        return {
+            **self._base,
+            "op": layer.op,
+            "geometry": asdict(layer.geometry),
+            "source_rank": layer.source_rank,
+            "kind": kind,
+            "parameters": dict(parameters),
+        }
+
+    def _recall(self, key: Mapping[str, Any]) -> float | None:
+        text = _text(key)
+        if text not in self._memory:
+            stored = self._cache.get(key)
+            if stored is None:
+                return None
+            self._memory[text] = stored
+        return self._memory[text]
+
+    def _remember(self, key: Mapping[str, Any], value: float) -> None:
+        self._memory[_text(key)] = value
+        self._cache.put(key, value)
+
+
+def _text(key: Mapping[str, Any]) -> str:
+    return repr(sorted(key.items(), key=lambda item: item[0]))
+
+
+def _copies(layer: Layer) -> int:
+    """How many copies make the difference to one copy about `SPAN_US` long."""
+    wanted = 1 + int(np.ceil(SPAN_US * ROUGH_MACS_PER_US / max(layer.geometry.macs, 1)))
+    affordable = 1 + int(MOST_WEIGHT_BYTES // max(4 * layer.geometry.weight_size, 1))
+    return max(2, min(wanted, affordable, MOST_COPIES))
+
+
+def _anchors(count: int) -> list[int]:
+    """At most `ANCHORS` indices of a ladder of `count` steps: the ends, geometric between."""
+    spaced = np.rint(np.geomspace(1, count, min(ANCHORS, count))).astype(int) - 1
+    return sorted({int(index) for index in spaced})

@@ -1,0 +1,168 @@
+"""`Recipe` and `Bounds`: what the user asks for.
+
+A recipe says which kinds of options are offered, how their error is measured and how
+one is chosen; it is a TOML file or the name of a preset in `lissom/recipes`. Bounds say
+how small or fast the result must be and how much it may lose.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from lissom_runtime.errors import UsageError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lissom.lowrank.errors import Metric
+from lissom.lowrank.foldings import Side
+
+Objective = Literal["alds", "minimax"]
+"""How one option per site is chosen: the published iteration, or the least largest error."""
+
+Budget = Literal["params", "macs", "bytes", "latency_us"]
+"""The resource that is cut to reach a goal."""
+
+Ratio = Annotated[float, Field(gt=0, le=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LowRank(_Strict):
+    """Offers encoder/decoder pairs (ALDS, NeurIPS 2021).
+
+    Attributes:
+        foldings: which foldings of the kernel are tried (0 is the paper's).
+        sides: which side the groups split: "input" (the paper's) or "output".
+        metric: what the error of a pair is.
+        rank_multiple: ranks are multiples of this; "target" asks the processor's channel block.
+    """
+
+    foldings: tuple[Annotated[int, Field(ge=0, le=3)], ...] = (0,)
+    sides: tuple[Side, ...] = ("input",)
+    metric: Metric = "spectral"
+    rank_multiple: Annotated[int, Field(ge=1)] | Literal["target"] = 1
+
+
+class Allocate(_Strict):
+    """Chooses one option per site.
+
+    Attributes:
+        objective: "minimax" (exact) or "alds" (the published iteration).
+        budget: the resource that a goal cuts when no bound names one.
+        seed: of the random starts of "alds".
+    """
+
+    objective: Objective = "minimax"
+    budget: Budget = "params"
+    seed: int = 0
+
+
+class Recipe(_Strict):
+    """A whole recipe.
+
+    Attributes:
+        name: as it appears in reports.
+        description: one sentence for `lissom compress --help` readers.
+        low_rank: the low-rank options.
+        allocate: the choice.
+    """
+
+    name: str
+    description: str = ""
+    low_rank: LowRank = LowRank()
+    allocate: Allocate = Allocate()
+
+    @model_validator(mode="after")
+    def _alds_is_the_published_iteration(self) -> Recipe:
+        published = LowRank(metric="code")
+        if self.allocate.objective == "alds" and self.low_rank != published:
+            raise ValueError(
+                'objective "alds" expects foldings [0], sides ["input"], metric "code" and rank_multiple 1'
+            )
+        return self
+
+
+class Bounds(_Strict):
+    """Upper limits, and at most one goal.
+
+    Attributes:
+        keep_params: non-zero parameters kept, as a share of the model's.
+        keep_macs: multiply-accumulates kept, as a share of the model's.
+        max_bytes: size of the written file in bytes.
+        latency_ratio: measured compressed/original.
+        max_drop: goal: the smallest result that loses at most this much on the validation data.
+        drop: whether `max_drop` is a difference of scores or a share of the original's.
+    """
+
+    keep_params: Ratio | None = None
+    keep_macs: Ratio | None = None
+    max_bytes: Annotated[int, Field(gt=0)] | None = None
+    latency_ratio: Ratio | None = None
+    max_drop: Annotated[float, Field(ge=0)] | None = None
+    drop: Literal["absolute", "relative"] = "absolute"
+
+    @property
+    def budgets(self) -> dict[str, float]:
+        """The upper limits that were asked for, by the name of their field."""
+        names = ("keep_params", "keep_macs", "max_bytes", "latency_ratio")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    @model_validator(mode="after")
+    def _something_is_asked(self) -> Bounds:
+        if not self.budgets and self.max_drop is None:
+            raise ValueError("expected at least one of keep_params, keep_macs, max_bytes, latency_ratio, max_drop")
+        return self
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that ship with lissom."""
+    folder = resources.files("lissom") / "recipes"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def read_recipe(name_or_path: str) -> Recipe:
+    """Reads a preset by name, or a recipe file.
+
+    Raises:
+        UsageError: there is no such recipe, or it is malformed.
+    """
+    if name_or_path in preset_names():
+        text = (resources.files("lissom") / "recipes" / f"{name_or_path}.toml").read_text(encoding="utf-8")
+    else:
+        try:
+            text = Path(name_or_path).read_text(encoding="utf-8")
+        except OSError as error:
+            raise UsageError(
+                f"expected one of the recipes {preset_names()} or a TOML file, but got {name_or_path!r}"
+            ) from error
+    try:
+        return Recipe.model_validate({"name": Path(name_or_path).stem, **tomllib.loads(text)})
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"expected a recipe in TOML, but {name_or_path!r} is not: {error}") from error
+    except ValidationError as error:
+        raise UsageError(f"expected a valid recipe, but in {name_or_path!r} {first_problem(error)}") from error
+
+
+def make_bounds(**values: Any) -> Bounds:
+    """Bounds from keyword arguments.
+
+    Raises:
+        UsageError: a value is out of range, or nothing was asked for.
+    """
+    try:
+        return Bounds(**values)
+    except ValidationError as error:
+        raise UsageError(f"expected valid bounds, but {first_problem(error)}") from error
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first problem that pydantic found, as a clause."""
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    return f"{where} = {problem['input']!r}: {message}" if where else message

@@ -1,0 +1,1 @@
+"""What was decided and measured, as versioned JSON and for reading."""

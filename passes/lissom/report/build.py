@@ -1,0 +1,171 @@
+"""Puts together the report of a run from what was decided and measured."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from lissom_runtime.latency import PairedLatency
+from lissom_runtime.providers import ProviderRequest
+from lissom_runtime.target import Machine
+
+from lissom.data import Feeds
+from lissom.options import Cost, Plan
+from lissom.pipeline import Candidate, Study, Totals
+from lissom.report.schema import (
+    AccuracyEntry,
+    CostEntry,
+    Environment,
+    LatencyEntry,
+    LayerEntry,
+    RefusalEntry,
+    Report,
+    Size,
+    StepEntry,
+    TryEntry,
+    Versions,
+)
+from lissom.scoring import Scorer
+from lissom.search import Search
+from lissom.version import VERSION
+
+
+def build_report(
+    *,
+    status: Literal["met", "missed", "dry-run"],
+    model: Mapping[str, str],
+    study: Study,
+    search: Search,
+    plan: Plan,
+    bounds: Mapping[str, Any],
+    provider: ProviderRequest,
+    machine: Machine,
+    seed: int,
+    remarks: Sequence[str],
+    candidate: Candidate | None = None,
+    accuracy: Sequence[AccuracyEntry] = (),
+    latency: LatencyEntry | None = None,
+) -> Report:
+    """The report of one run; without a candidate it is that of a dry run."""
+    return Report(
+        status=status,
+        model=model,
+        environment=environment(provider, machine),
+        recipe=study.recipe.model_dump(mode="json"),
+        bounds=bounds,
+        seed=seed,
+        input_shapes=_shapes(study.canonical.feeds),
+        remarks=remarks,
+        steps=[StepEntry(name=name, changes=len(o.changes)) for name, o in study.canonical.outcomes.items()],
+        level=plan.level,
+        before=_size(study.canonical.original),
+        predicted=_predicted(study, search, plan),
+        after=None if candidate is None else _size(candidate.totals),
+        verified=None if candidate is None else candidate.max_difference,
+        accuracy=accuracy,
+        latency=latency,
+        layers=_layers(study, plan),
+        refusals=[RefusalEntry(site=r.site, kind=r.kind, reason=r.reason) for r in plan.refusals],
+        tries=[
+            TryEntry(budget=search.resource, ratio=t.share, met=t.met, drop=t.drop, note=t.note) for t in search.tries
+        ],
+    )
+
+
+def environment(provider: ProviderRequest, machine: Machine) -> Environment:
+    """Versions, processor, execution provider and threads."""
+    return Environment(
+        versions=Versions(
+            lissom=VERSION,
+            onnx=version("onnx"),
+            onnxruntime=machine.onnxruntime,
+            numpy=version("numpy"),
+            python=platform.python_version(),
+        ),
+        machine=machine.to_json(),
+        providers=list(provider.names),
+        threads=provider.threads,
+    )
+
+
+def latency_entry(paired: PairedLatency, feeds: Feeds) -> LatencyEntry:
+    """A paired measurement as report data."""
+    interval = paired.interval
+    return LatencyEntry(
+        ratio=interval.ratio,
+        low=interval.low,
+        high=interval.high,
+        confidence=interval.confidence,
+        verdict=paired.verdict,
+        input_shapes=_shapes(feeds),
+        original=paired.a.to_json(),
+        compressed=paired.b.to_json(),
+    )
+
+
+def accuracy_entries(scorer: Scorer, compressed: bytes | Path) -> list[AccuracyEntry]:
+    """Every score of the original and of `compressed`."""
+    return [
+        AccuracyEntry(
+            metric=after.name,
+            n=after.n,
+            data=scorer.source,
+            before=before.value,
+            after=after.value,
+            drop=before.value - after.value,
+        )
+        for before, after in scorer.all(compressed)
+    ]
+
+
+def _shapes(feeds: Feeds) -> dict[str, list[int]]:
+    return {name: list(values.shape) for name, values in feeds.items()}
+
+
+def _size(totals: Totals) -> Size:
+    return Size(params=totals.params, bytes=totals.bytes, macs=totals.macs)
+
+
+def _cost(cost: Cost) -> CostEntry:
+    return CostEntry(params=cost.params, bytes=cost.bytes, macs=cost.macs, latency_us=cost.latency_us)
+
+
+def _predicted(study: Study, search: Search, plan: Plan) -> CostEntry:
+    """What the whole model should have: its part outside the sites, and the plan."""
+    canonical = study.canonical.totals
+    dense = {name: sum(getattr(menu.dense.cost, name) for menu in study.menus) for name in ("params", "bytes", "macs")}
+    latency = search.fixed + plan.total("latency_us") if search.resource == "latency_us" else None
+    return CostEntry(
+        params=canonical.params - dense["params"] + plan.total("params"),
+        bytes=canonical.bytes - dense["bytes"] + plan.total("bytes"),
+        macs=canonical.macs - dense["macs"] + plan.total("macs"),
+        latency_us=latency,
+    )
+
+
+def _layers(study: Study, plan: Plan) -> list[LayerEntry]:
+    menus = {menu.site: menu for menu in study.menus}
+    entries = []
+    for layer in study.canonical.layers:
+        option = plan.options.get(layer.name)
+        if option is None:
+            continue
+        menu = menus[layer.name]
+        entries.append(
+            LayerEntry(
+                site=layer.name,
+                op=layer.op,
+                weight_shape=list(layer.weight.shape),
+                kind=option.kind,
+                parameters=option.parameters,
+                error=option.error,
+                metric=option.metric,
+                before=_cost(menu.dense.cost),
+                after=_cost(option.cost),
+                options=sum(len(ladder) for ladder in menu.ladders),
+            )
+        )
+    return entries

@@ -1,0 +1,107 @@
+"""Scores of the original and of candidates on the same samples and the same provider."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from lissom_runtime.accuracy import Score, evaluate
+from lissom_runtime.errors import UsageError
+from lissom_runtime.providers import ProviderRequest
+from lissom_runtime.session import open_session
+
+from lissom.data import Dataset, Feeds, InputSpec
+
+BATCH = 32
+"""Samples per run where the model leaves the batch free."""
+
+RELATIVE_METRICS = frozenset({"agreement", "output"})
+"""Metrics that compare with the original's outputs and need no labels."""
+
+
+class Scorer:
+    """Scores models on one data set, or on random inputs when there is none.
+
+    Args:
+        original: the original model, serialized or its path.
+        data: validation samples, or None for the seeded random `feeds` alone.
+        feeds: one input of the model.
+        provider: where the models run.
+        metric: the first score; None chooses "top1" with labels and "agreement" without.
+        batch: samples per run.
+    """
+
+    def __init__(
+        self,
+        original: bytes | Path,
+        data: Dataset | None,
+        feeds: Feeds,
+        provider: ProviderRequest,
+        metric: str | None,
+        batch: int,
+    ) -> None:
+        self._original = open_session(original, provider)
+        self._data = data
+        self._feeds = feeds
+        self._provider = provider
+        self._batch = batch
+        self.metrics = self._choose(metric)
+        self._cache: dict[str, Score] = {}
+
+    @property
+    def source(self) -> str:
+        """Where the samples come from."""
+        return "seeded random inputs" if self._data is None else self._data.name
+
+    def goal(self, compressed: bytes | Path) -> tuple[Score, Score]:
+        """Score of the original and of `compressed` in the first metric."""
+        metric = self.metrics[0]
+        return self._of_original(metric), self._evaluate(open_session(compressed, self._provider), metric)
+
+    def all(self, compressed: bytes | Path) -> list[tuple[Score, Score]]:
+        """Scores of the original and of `compressed` in every metric."""
+        session = open_session(compressed, self._provider)
+        return [(self._of_original(metric), self._evaluate(session, metric)) for metric in self.metrics]
+
+    def _choose(self, metric: str | None) -> Sequence[str]:
+        labelled = self._data is not None and self._data.read(0, 1)[1] is not None
+        if metric is not None:
+            if metric not in RELATIVE_METRICS and not labelled:
+                raise UsageError(f"expected labels for the metric {metric!r}, but {self.source} has none")
+            return (metric,)
+        classifies = self._output_rank == 2
+        if labelled and classifies:
+            return ("top1", "agreement", "output")
+        return ("agreement", "output") if classifies else ("output",)
+
+    @cached_property
+    def _output_rank(self) -> int:
+        return int(np.ndim(self._original.run(None, dict(self._feeds))[0]))
+
+    def _of_original(self, metric: str) -> Score:
+        if metric not in self._cache:
+            self._cache[metric] = self._evaluate(self._original, metric)
+        return self._cache[metric]
+
+    def _evaluate(self, session: Any, metric: str) -> Score:
+        return evaluate(session, self._samples(), metric, reference=self._original)
+
+    def _samples(self) -> Iterator[tuple[Feeds, npt.NDArray[Any] | None]]:
+        if self._data is None:
+            yield self._feeds, None
+        else:
+            yield from self._data.batches(self._batch)
+
+
+def drop_of(before: float, after: float, kind: Literal["absolute", "relative"]) -> float:
+    """What was lost: the difference of the scores, or its share of the original's."""
+    return before - after if kind == "absolute" else (before - after) / abs(before) if before else 0.0
+
+
+def batch_size(specs: Sequence[InputSpec]) -> int:
+    """Samples per run: what the first input fixes, or `BATCH`."""
+    return (specs[0].shape[0] or BATCH) if specs and specs[0].shape else BATCH

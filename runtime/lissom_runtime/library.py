@@ -1,0 +1,71 @@
+"""The shared library of lissom's own kernels: where it is, and what to say when it is not.
+
+The wheel builds it where a C++ compiler is found. Without it every model still runs, through the function bodies of
+its `ai.lissom` nodes on standard operators: that is the portable path.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from functools import cache
+from pathlib import Path
+
+import lissom_runtime
+from lissom_runtime.errors import LoadError
+
+_NAMES = {"win32": "lissom_runtime.dll", "darwin": "liblissom_runtime.dylib"}
+
+ABI = 1
+"""Version of the C interface that this package calls."""
+
+
+def available() -> bool:
+    """Whether the library was built into this installation and can be loaded."""
+    try:
+        load()
+    except LoadError:
+        return False
+    return True
+
+
+def get_library_path() -> Path:
+    """Where the shared library is, for programs that register it themselves.
+
+    Raises:
+        LoadError: this installation has none.
+    """
+    name = _NAMES.get(sys.platform, "liblissom_runtime.so")
+    # An editable installation has two directories: the sources, and what was built.
+    for root in lissom_runtime.__path__:
+        path = Path(root) / "lib" / name
+        if path.is_file():
+            return path
+    raise LoadError(f"expected {name} in lissom_runtime/lib, got an installation built without a C++ compiler")
+
+
+@cache
+def load() -> ctypes.CDLL:
+    """The library, loaded once.
+
+    Raises:
+        LoadError: it is absent, cannot be loaded, or has another C interface than this package.
+    """
+    path = get_library_path()
+    try:
+        library = ctypes.CDLL(str(path))
+        abi = int(library.lissom_abi_version())
+    except (OSError, AttributeError) as error:
+        raise LoadError(f"expected a loadable kernel library at {path}, got: {error}") from error
+    if abi != ABI:
+        raise LoadError(f"expected version {ABI} of the kernel library's interface at {path}, got {abi}")
+    return library
+
+
+def describe() -> str:
+    """One line for the user: the native library that is in use, or that the portable path is, and why."""
+    try:
+        load()
+    except LoadError as error:
+        return f"lissom runtime: portable path (standard ONNX operators, no speed-up from sparse kernels): {error}"
+    return f"lissom runtime: native kernels from {get_library_path()}"
