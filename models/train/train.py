@@ -54,8 +54,8 @@ RECIPES: dict[str, Recipe] = {
     "lenet-300-100": Recipe(epochs=40, rate=0.1, decay=1e-4, shift=0),
     "lenet5": Recipe(epochs=15, rate=0.05, decay=5e-4, shift=1),
     "mobilenet-small": Recipe(epochs=12, rate=0.1, decay=2e-4),
-    "vgg-small": Recipe(epochs=8, rate=0.1),
-    "resnet20": Recipe(epochs=16, rate=0.1),
+    "vgg-small": Recipe(epochs=6, rate=0.1),
+    "resnet20": Recipe(epochs=15, rate=0.1),
 }
 
 

@@ -9,7 +9,7 @@ from lissom_runtime.errors import GoalMissed, LissomError, LoadError, UsageError
 
 from lissom.driver import Result, compress
 from lissom.recipe import Bounds, Recipe
-from lissom.version import VERSION as __version__
+from lissom.version import __version__
 
 __all__ = [
     "Bounds",

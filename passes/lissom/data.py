@@ -173,7 +173,9 @@ def _of_arrays(source: str, arrays: Mapping[str, Array], specs: Sequence[InputSp
     size = sizes.get(specs[0].name, 0)
     for name in (*(spec.name for spec in specs), *([LABELS] if LABELS in arrays else [])):
         if sizes.get(name, 0) != size:
-            raise UsageError(f"expected {size} entries in array {name!r} of {source!r}, but it has {sizes.get(name, 0)}")
+            raise UsageError(
+                f"expected {size} entries in array {name!r} of {source!r}, but it has {sizes.get(name, 0)}"
+            )
     for spec in specs:
         values = arrays[spec.name]
         if values.dtype != spec.dtype:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import onnx
-from lissom_runtime.errors import GoalMissed, UsageError
-from lissom_runtime.latency import compare, measure
+from lissom_runtime.errors import UsageError
+from lissom_runtime.latency import PairedLatency, compare, measure
 from lissom_runtime.providers import ProviderRequest
 from lissom_runtime.session import open_session
 from lissom_runtime.target import Machine
@@ -93,7 +93,8 @@ def compress(
         shapes: shape of inputs, by name, at which work and latency are meant.
         provider: execution provider and threads; default: the CPU, one thread.
         metric: "top1", "top5", "agreement", "output" or "MODULE:FUNCTION".
-        include, exclude: regular expressions on layer names.
+        include: regular expression; only layers whose name it finds are changed.
+        exclude: regular expression; layers whose name it finds are not.
         convert_opset: opset to convert the model up to first.
         seed: of random inputs, samples and starts.
         dry_run: stop after the plan; for a goal, after the first plan that would be tried.
@@ -173,11 +174,29 @@ class _Job:
         return next((_RESOURCES[name] for name in self.bounds.budgets), self.recipe.allocate.budget)
 
 
+class _Stopwatch:
+    """Measures candidates against the original, each once: what decides is what is reported."""
+
+    def __init__(self, job: _Job) -> None:
+        self._job = job
+        self._measured: dict[int, tuple[Candidate, PairedLatency]] = {}
+
+    def paired(self, candidate: Candidate) -> PairedLatency:
+        """Original and candidate, interleaved in this process."""
+        if id(candidate) not in self._measured:
+            job = self._job
+            compressed = open_session(candidate.model.to_proto().SerializeToString(), job.provider)
+            paired = compare(open_session(job.original, job.provider), compressed, job.feeds)
+            self._measured[id(candidate)] = candidate, paired
+        return self._measured[id(candidate)][1]
+
+
 def _finish(job: _Job, name: Mapping[str, str], target: Path | None, dry_run: bool, keep_anyway: bool) -> Result:
     """Study, search, measure, write."""
     scorer = None if dry_run else _scorer(job)
     study = _study(job)
-    search = _search(job, study)
+    stopwatch = _Stopwatch(job)
+    search = _search(job, study, stopwatch)
     share = _share(job, search)
     common: dict[str, Any] = {
         "model": name,
@@ -201,7 +220,7 @@ def _finish(job: _Job, name: Mapping[str, str], target: Path | None, dry_run: bo
         plan=found.candidate.plan,
         candidate=found.candidate,
         accuracy=accuracy_entries(scorer, content.SerializeToString()),
-        latency=latency_entry(_paired(job, found.candidate), job.feeds),
+        latency=latency_entry(stopwatch.paired(found.candidate), job.feeds),
         **common,
     )
     if target is not None and (keep_anyway or not found.missed):
@@ -232,7 +251,9 @@ def _study(job: _Job) -> Study:
         shown = (read(start, start + job.batch)[0] for start in job.progress(starts, "observing"))
         moments = observe_moments(canonical.model, canonical.layers, shown, job.seed)
     block = job.machine.block()
-    study = pipeline.propose_menus(canonical, job.recipe, block, moments, job.include, job.exclude, job.progress)
+    study = pipeline.propose_menus(
+        canonical, job.recipe, block, moments, job.include, job.exclude, job.machine.cores, job.progress
+    )
     if job.resource != "latency_us":
         return study
     identity = {key: value for key, value in job.machine.to_json().items() if key != "isa"}
@@ -240,12 +261,12 @@ def _study(job: _Job) -> Study:
     return pipeline.price_latency(study, table, job.progress)
 
 
-def _search(job: _Job, study: Study) -> Search:
+def _search(job: _Job, study: Study, stopwatch: _Stopwatch) -> Search:
     """The search, with what the original has of the limited resource."""
     resource = job.resource
     if resource == "latency_us":
         original = measure(open_session(job.original, job.provider), job.feeds).median
-        return Search(study, resource, original, lambda candidate: _paired(job, candidate).interval.high)
+        return Search(study, resource, original, lambda candidate: stopwatch.paired(candidate).interval.high)
     amount = float(getattr(study.canonical.original, resource))
     return Search(study, resource, amount, lambda candidate: float(getattr(candidate.totals, resource)) / amount)
 
@@ -269,12 +290,6 @@ def _find(job: _Job, search: Search, share: float | None, scorer: Scorer) -> Fou
         return drop_of(before.value, after.value, job.bounds.drop)
 
     return search.smallest_within(goal, drop, share, job.progress)
-
-
-def _paired(job: _Job, candidate: Candidate) -> Any:
-    """Original and candidate, interleaved in this process."""
-    compressed = open_session(candidate.model.to_proto().SerializeToString(), job.provider)
-    return compare(open_session(job.original, job.provider), compressed, job.feeds)
 
 
 def _require_runs(draft: Path, job: _Job) -> None:

@@ -11,7 +11,7 @@ Source: Zhang et al., Accelerating Very Deep Convolutional Networks (2015), sect
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -59,7 +59,7 @@ class Moment:
     @property
     def is_full(self) -> bool:
         """Whether no block was left out."""
-        return self.total.shape[0] == 1
+        return bool(self.total.shape[0] == 1)
 
     def add(self, rows: Array) -> None:
         """Adds x[rows, columns]."""
@@ -77,7 +77,8 @@ class Moment:
         """
         if not self.is_full:
             raise ValueError(f"only {self.total.shape[0]} diagonal blocks of the moment were kept")
-        return self.total[0] / max(self.rows, 1)
+        mean: npt.NDArray[np.float64] = self.total[0] / max(self.rows, 1)
+        return mean
 
 
 def observe_shapes(model: Model, names: Sequence[str], feeds: Feeds) -> dict[str, tuple[int, ...]]:
@@ -132,16 +133,20 @@ def sample_columns(values: Array, geometry: Geometry, limit: int, rng: np.random
     axes = len(geometry.kernel_shape)
     begin, end = resolve_pads(geometry, values.shape[2:])
     padded = np.pad(values, [(0, 0), (0, 0), *zip(begin, end, strict=True)])
-    extents = [(kernel - 1) * dilation + 1 for kernel, dilation in zip(geometry.kernel_shape, geometry.dilations)]
+    extents = [
+        (kernel - 1) * dilation + 1 for kernel, dilation in zip(geometry.kernel_shape, geometry.dilations, strict=True)
+    ]
     windows = np.lib.stride_tricks.sliding_window_view(padded, extents, axis=tuple(range(2, 2 + axes)))
     steps = tuple(slice(None, None, stride) for stride in geometry.strides)
     taps = tuple(slice(None, None, dilation) for dilation in geometry.dilations)
-    windows = windows[(slice(None), slice(None), *steps, *taps)]  # [batch, channels, *out, *kernel]
+    windows = windows[slice(None), slice(None), *steps, *taps]  # [batch, channels, *out, *kernel]
     out = (windows.shape[0], *windows.shape[2 : 2 + axes])
     count = prod(out)
     chosen = np.arange(count) if count <= limit else np.sort(rng.choice(count, limit, replace=False))
     batch, *positions = np.unravel_index(chosen, out)
-    return windows[(batch, slice(None), *positions)].reshape(len(chosen), -1)
+    index: tuple[Any, ...] = (batch, slice(None), *positions)
+    rows: Array = windows[index].reshape(len(chosen), -1)
+    return rows
 
 
 def resolve_pads(geometry: Geometry, spatial: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -160,7 +165,7 @@ def resolve_pads(geometry: Geometry, spatial: Sequence[int]) -> tuple[tuple[int,
     return tuple(begin), tuple(end)
 
 
-def _runs(model: Model, names: Sequence[str], batches: Iterable[Feeds]) -> Iterable[Mapping[str, Array]]:
+def _runs(model: Model, names: Sequence[str], batches: Iterable[Feeds]) -> Iterator[Mapping[str, Array]]:
     """The named tensors for each batch, from a copy of the graph that gives them out."""
     proto = model.to_proto()
     known = {value.name for value in (*proto.graph.output, *proto.graph.input)}

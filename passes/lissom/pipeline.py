@@ -36,10 +36,11 @@ from lissom.lowrank.factors import factors, recompose
 from lissom.lowrank.foldings import Scheme
 from lissom.observe import Moment, observe_shapes
 from lissom.options import Menu, Option, Parameters, Plan, Refusal, Resource
+from lissom.parallel import map_in_parallel
 from lissom.price.latency import EmitOption, LatencyTable
 from lissom.progress import Progress, silent
 from lissom.recipe import Recipe
-from lissom.version import VERSION
+from lissom.version import __version__
 
 READING: tuple[Step, ...] = (
     Step("name nodes", name_nodes),
@@ -167,6 +168,7 @@ def propose_menus(
     moments: Mapping[str, Moment],
     include: str | None = None,
     exclude: str | None = None,
+    jobs: int = 1,
     progress: Progress = silent,
 ) -> Study:
     """Offers every site its options.
@@ -178,22 +180,22 @@ def propose_menus(
         moments: second moments of the layers' inputs, for the metric "whitened".
         include: regular expression; only layers whose name it finds are sites.
         exclude: regular expression; layers whose name it finds are none.
-        progress: shows the layers as they are looked at.
+        jobs: layers that are looked at at once.
+        progress: shows the layers as they are done.
     """
     low_rank = recipe.low_rank
     multiple = block if low_rank.rank_multiple == "target" else low_rank.rank_multiple
-    menus, refusals, full = [], list(canonical.refusals), {}
-    for layer in progress(canonical.layers, "proposing"):
-        if (reason := _not_asked_for(layer.name, include, exclude)) is not None:
-            refusals.append(Refusal(layer.name, "layer", reason))
-            continue
-        moment = moments.get(layer.name)
-        if moment is not None and not moment.is_full:
-            reason = f"its {layer.geometry.columns} input columns are too many for a whole second moment"
+    refusals = list(canonical.refusals)
+    sites = []
+    for layer in canonical.layers:
+        reason = _not_asked_for(layer.name, include, exclude) or _too_wide(layer, moments)
+        if reason is None:
+            sites.append(layer)
+        else:
             refusals.append(Refusal(layer.name, propose.KIND, reason))
-            continue
-        if moment is not None:
-            full[layer.name] = moment.mean()
+    full = {layer.name: moments[layer.name].mean() for layer in sites if layer.name in moments}
+
+    def offer(layer: Layer) -> Menu:
         ladders = propose.ladders(
             layer.name,
             layer.weight,
@@ -204,8 +206,11 @@ def propose_menus(
             full.get(layer.name),
             multiple,
         )
-        menus.append(propose.menu(layer.name, layer.weight, layer.geometry, low_rank.metric, ladders))
-    return Study(canonical, recipe, menus, refusals, full)
+        return propose.menu(layer.name, layer.weight, layer.geometry, low_rank.metric, ladders)
+
+    menus = map_in_parallel(offer, sites, jobs)
+    shown = progress(sites, "proposing")
+    return Study(canonical, recipe, [menu for _, menu in zip(shown, menus, strict=True)], refusals, full)
 
 
 def price_latency(study: Study, table: LatencyTable, progress: Progress = silent) -> Study:
@@ -251,7 +256,7 @@ def apply(study: Study, plan: Plan) -> Candidate:
         for node in nodes:
             edited.set_provenance(
                 node,
-                {"kind": option.kind, "from": site, "parameters": dict(option.parameters), "lissom": VERSION},
+                {"kind": option.kind, "from": site, "parameters": dict(option.parameters), "lissom": __version__},
             )
         side = Scheme.of(option.parameters)
         _replace_weight(_in_copy(expected, layers[site]), recompose(*weights, side.side, side.groups))
@@ -312,6 +317,13 @@ def _not_asked_for(name: str, include: str | None, exclude: str | None) -> str |
     return None
 
 
+def _too_wide(layer: Layer, moments: Mapping[str, Moment]) -> str | None:
+    moment = moments.get(layer.name)
+    if moment is None or moment.is_full:
+        return None
+    return f"its {layer.geometry.columns} input columns are too many for a whole second moment"
+
+
 def _factors(
     layer: Layer, option: Option, moment: npt.NDArray[np.float64] | None
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
@@ -340,7 +352,7 @@ def _totals(model: Model, feeds: Feeds) -> Totals:
 
 
 def _difference(value: Any, other: Any) -> float:
-    """max |value - other| / max |value|; positions that are equal (infinities, NaN) count as 0."""
+    """Max |value - other| / max |value|; positions that are equal (infinities, NaN) count as 0."""
     a, b = np.asarray(value), np.asarray(other)
     if a.size == 0 or a.dtype == object or a.dtype.kind in "SU":
         return 0.0 if np.array_equal(a, b) else float("inf")

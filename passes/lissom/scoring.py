@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from lissom_runtime.accuracy import Score, evaluate
+from lissom_runtime.accuracy import COMPARING, Score, evaluate_all
 from lissom_runtime.errors import UsageError
 from lissom_runtime.providers import ProviderRequest
 from lissom_runtime.session import open_session
@@ -18,9 +18,6 @@ from lissom.data import Dataset, Feeds, InputSpec
 
 BATCH = 32
 """Samples per run where the model leaves the batch free."""
-
-RELATIVE_METRICS = frozenset({"agreement", "output"})
-"""Metrics that compare with the original's outputs and need no labels."""
 
 
 class Scorer:
@@ -50,7 +47,7 @@ class Scorer:
         self._provider = provider
         self._batch = batch
         self.metrics = self._choose(metric)
-        self._cache: dict[str, Score] = {}
+        self._before: dict[str, Score] = {}
 
     @property
     def source(self) -> str:
@@ -59,18 +56,16 @@ class Scorer:
 
     def goal(self, compressed: bytes | Path) -> tuple[Score, Score]:
         """Score of the original and of `compressed` in the first metric."""
-        metric = self.metrics[0]
-        return self._of_original(metric), self._evaluate(open_session(compressed, self._provider), metric)
+        return self._score(compressed, self.metrics[:1])[0]
 
     def all(self, compressed: bytes | Path) -> list[tuple[Score, Score]]:
         """Scores of the original and of `compressed` in every metric."""
-        session = open_session(compressed, self._provider)
-        return [(self._of_original(metric), self._evaluate(session, metric)) for metric in self.metrics]
+        return self._score(compressed, self.metrics)
 
     def _choose(self, metric: str | None) -> Sequence[str]:
         labelled = self._data is not None and self._data.read(0, 1)[1] is not None
         if metric is not None:
-            if metric not in RELATIVE_METRICS and not labelled:
+            if metric not in COMPARING and not labelled:
                 raise UsageError(f"expected labels for the metric {metric!r}, but {self.source} has none")
             return (metric,)
         classifies = self._output_rank == 2
@@ -82,13 +77,14 @@ class Scorer:
     def _output_rank(self) -> int:
         return int(np.ndim(self._original.run(None, dict(self._feeds))[0]))
 
-    def _of_original(self, metric: str) -> Score:
-        if metric not in self._cache:
-            self._cache[metric] = self._evaluate(self._original, metric)
-        return self._cache[metric]
-
-    def _evaluate(self, session: Any, metric: str) -> Score:
-        return evaluate(session, self._samples(), metric, reference=self._original)
+    def _score(self, compressed: bytes | Path, metrics: Sequence[str]) -> list[tuple[Score, Score]]:
+        session = open_session(compressed, self._provider)
+        after = evaluate_all(session, self._samples(), metrics, self._original)
+        missing = [metric for metric in metrics if metric not in self._before]
+        if missing:
+            scores = evaluate_all(self._original, self._samples(), missing, self._original)
+            self._before |= dict(zip(missing, scores, strict=True))
+        return [(self._before[score.name], score) for score in after]
 
     def _samples(self) -> Iterator[tuple[Feeds, npt.NDArray[Any] | None]]:
         if self._data is None:

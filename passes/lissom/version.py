@@ -5,6 +5,6 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 
 try:
-    VERSION = version("lissom")
+    __version__ = version("lissom")
 except PackageNotFoundError:  # running from a source tree that was never installed
-    VERSION = "0+unknown"
+    __version__ = "0+unknown"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lissom_runtime.accuracy import Score, evaluate
+from lissom_runtime.accuracy import Score, evaluate, evaluate_all
 from lissom_runtime.errors import GoalMissed, LissomError, LoadError, UsageError, VerificationError
 from lissom_runtime.intervals import Interval
 from lissom_runtime.latency import PairedLatency, Samples, Schedule, compare, compare_many, measure
@@ -29,6 +29,7 @@ __all__ = [
     "compare_many",
     "describe",
     "evaluate",
+    "evaluate_all",
     "get_library_path",
     "measure",
     "nodes_by_provider",

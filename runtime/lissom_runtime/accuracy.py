@@ -29,6 +29,9 @@ Outputs = Mapping[str, Array]
 Batch = tuple[Feeds, Array | None]
 """Arrays by input name, with the sample along axis 0, and one label a sample (or none)."""
 
+COMPARING = frozenset({"agreement", "output"})
+"""Metrics that compare with the reference's outputs and need no labels."""
+
 IDENTICAL_DB = 200.0
 """Signal-to-noise that stands for equal outputs; float32 rounding alone leaves about 150 dB."""
 
@@ -67,30 +70,40 @@ class Meter(Protocol):
 
 
 def evaluate(model: Model, batches: Iterable[Batch], metric: str, reference: Model | None = None) -> Score:
-    """The value of `metric` for `model` over `batches`.
+    """The value of one metric for `model` over `batches`; see `evaluate_all`."""
+    return evaluate_all(model, batches, [metric], reference)[0]
+
+
+def evaluate_all(
+    model: Model, batches: Iterable[Batch], metrics: Sequence[str], reference: Model | None = None
+) -> list[Score]:
+    """The values of several metrics for `model` over `batches`, in one pass.
 
     Args:
         model: what is judged.
         batches: feeds and labels; read once, one at a time.
-        metric: one of the table above.
-        reference: the original model, for the metrics that compare with it.
+        metrics: some of the table above.
+        reference: the original model, for the metrics that compare with it; it runs only when one of them is asked.
 
     Raises:
-        UsageError: the metric is unknown, lacks its labels or its reference, does not fit the outputs, or there is no
+        UsageError: a metric is unknown, lacks its labels or its reference, does not fit the outputs, or there is no
             batch.
         VerificationError: an output is not finite.
     """
-    meter = _meter(metric)
-    if metric in {"agreement", "output"} and reference is None:
-        raise UsageError(f"expected a reference model for the metric {metric!r}, got none")
+    meters = [_meter(metric) for metric in metrics]
+    compared = [metric for metric in metrics if metric in COMPARING]
+    if compared and reference is None:
+        raise UsageError(f"expected a reference model for the metric {compared[0]!r}, got none")
     count = 0
     for feeds, labels in batches:
         outputs = _run(model, feeds)
-        meter.add(outputs, labels, {} if reference is None else _run(reference, feeds))
+        expected = _run(reference, feeds) if compared and reference is not None else {}
+        for meter in meters:
+            meter.add(outputs, labels, expected)
         count += len(next(iter(feeds.values())))
     if count == 0:
-        raise UsageError(f"expected at least one sample for the metric {metric!r}, got none")
-    return Score(meter.value(), count, metric)
+        raise UsageError(f"expected at least one sample for {', '.join(metrics)}, got none")
+    return [Score(meter.value(), count, metric) for meter, metric in zip(meters, metrics, strict=True)]
 
 
 def _meter(metric: str) -> Meter:

@@ -28,8 +28,13 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 
-BLOCKS = 20
-"""Block medians that the interval rests on: enough for 99.9 %, few enough that each is long."""
+BLOCKS = 12
+"""Block medians that the interval rests on: enough for 99.9 %, few enough that each is long.
+
+Simulated (spikes, drift and own noise correlated 0.8 from sample to sample; 300 comparisons of equal sessions, 99 %):
+200 samples in 12 blocks cover 1 in 98.3 %, in 20 blocks in 97.3 % at 0.85 of the width; 40 samples in 20 blocks only in
+88 %, in 10 blocks in 97 %.
+"""
 
 
 @dataclass(frozen=True)

@@ -114,21 +114,21 @@ def test_the_theorem_is_attained_by_equal_blocks(side: str, axis: int) -> None:
     np.testing.assert_allclose(theorem, spectral, rtol=1e-6)
 
 
-@pytest.mark.parametrize("scheme", [Scheme(0, "input", 2), Scheme(0, "output", 2), Scheme(0, "input", 1)])
-@pytest.mark.parametrize("shape", [(140, 150), (280, 70)])
+@pytest.mark.parametrize("scheme", [Scheme(0, "input", 2), Scheme(0, "output", 2)])
+@pytest.mark.parametrize("shape", [(104, 100), (150, 100)])
 def test_the_spectral_metric_is_an_upper_bound_and_exact_on_its_grid(shape: tuple[int, int], scheme: Scheme) -> None:
-    weight = random_weight(shape)
+    weight = random_weight(shape).astype(np.float64)
     left, scale, right = terms(weight, scheme)
     errors = error_curve(weight, scheme, "spectral")
     ranks = scale.shape[1]
     assert ranks > GRID
     kept = [(left[:, :, :j] * scale[:, None, :j]) @ right[:, :j] for j in range(ranks + 1)]
-    whole = slices(weight.astype(np.float64), scheme.side, scheme.groups)
+    whole = slices(weight, scheme.side, scheme.groups)
     join = np.hstack if scheme.side == "input" else np.vstack
     exact = np.array([np.linalg.norm(join(list(whole - part)), 2) for part in kept]) / np.linalg.norm(weight, 2)
-    assert np.all(errors >= exact - 1e-9)
-    points = grid(ranks) if scheme.groups > 1 else np.arange(ranks + 1)
-    np.testing.assert_allclose(errors[points], exact[points], rtol=0, atol=1e-7)
+    assert np.all(errors >= exact - 1e-12)
+    points = grid(ranks)
+    np.testing.assert_allclose(errors[points], exact[points], rtol=0, atol=1e-9)
 
 
 @given(maximum=st.integers(1, 5000))

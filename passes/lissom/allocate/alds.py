@@ -34,10 +34,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from lissom_runtime.errors import GoalMissed
 from scipy.optimize import brentq
 
 from lissom.options import FloatArray, IntArray, Ladder, Menu, Option, Plan
-from lissom_runtime.errors import GoalMissed
 
 FIXED_STARTS = (3, 5, 7, 9)
 STARTS = 15

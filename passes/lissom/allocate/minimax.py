@@ -21,9 +21,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from lissom_runtime.errors import GoalMissed
 
 from lissom.options import FloatArray, IntArray, Menu, Option, Plan, Resource
-from lissom_runtime.errors import GoalMissed
 
 
 def minimax(menus: Sequence[Menu], resource: Resource, limit: float) -> Plan:

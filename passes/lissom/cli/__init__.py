@@ -11,7 +11,7 @@ from lissom_runtime.errors import LissomError
 
 from lissom.cli import check, compress, demo, inspect
 from lissom.cli.console import Console, say_error
-from lissom.version import VERSION
+from lissom.version import __version__
 
 app = typer.Typer(
     name="lissom",
@@ -30,7 +30,7 @@ app.command("demo")(demo.demo)
 def root(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
     """Options that go without a subcommand."""
     if version:
-        typer.echo(f"lissom {VERSION}")
+        typer.echo(f"lissom {__version__}")
         raise typer.Exit
 
 

@@ -85,7 +85,9 @@ def check(
     kind: Literal["absolute", "relative"] = "absolute" if drop == "absolute" else "relative"
     lost = drop_of(entries[0].before, entries[0].after, kind)
     if max_drop is not None and lost > max_drop:
-        raise GoalMissed(f"expected to lose at most {max_drop:g} {entries[0].metric}, but {compressed} loses {lost:.4g}")
+        raise GoalMissed(
+            f"expected to lose at most {max_drop:g} {entries[0].metric}, but {compressed} loses {lost:.4g}"
+        )
     if max_latency_ratio is not None and report.latency.high > max_latency_ratio:
         raise GoalMissed(
             f"expected a latency ratio of at most {max_latency_ratio:g}, but the interval reaches {report.latency.high:.4g}"
@@ -102,7 +104,9 @@ def _require_same_interface(first: onnx.ModelProto, second: onnx.ModelProto) -> 
             sides.append([(v.name, v.type.tensor_type.elem_type) for v in values if v.name not in constants])
         if sides[0] != sides[1]:
             names = [[name for name, _ in side] for side in sides]
-            raise VerificationError(f"expected the {what}s {names[0]} with their types, but the second model has {names[1]}")
+            raise VerificationError(
+                f"expected the {what}s {names[0]} with their types, but the second model has {names[1]}"
+            )
 
 
 def _render(report: Check) -> None:
@@ -110,7 +114,10 @@ def _render(report: Check) -> None:
     table = rich.table.Table("", report.original, report.compressed, "difference", box=None)
     for score in report.accuracy:
         table.add_row(
-            f"{score.metric} (n={score.n}, {score.data})", f"{score.before:.4f}", f"{score.after:.4f}", f"{-score.drop:+.4f}"
+            f"{score.metric} (n={score.n}, {score.data})",
+            f"{score.before:.4f}",
+            f"{score.after:.4f}",
+            f"{-score.drop:+.4f}",
         )
     latency = report.latency
     table.add_row(

@@ -17,15 +17,21 @@ from lissom.driver import compress as compress_model
 def compress(
     model: Annotated[Path, typer.Argument(metavar="IN.onnx", help="The model to compress.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="OUT.onnx", help="Where to write.")] = None,
-    recipe: Annotated[str, typer.Option("--recipe", metavar="NAME|FILE", help="alds, minimax, or a TOML file.")] = "minimax",
+    recipe: Annotated[
+        str, typer.Option("--recipe", metavar="NAME|FILE", help="alds, minimax, or a TOML file.")
+    ] = "minimax",
     keep_params: Annotated[float | None, typer.Option(help="Share of the non-zero parameters to keep at most.")] = None,
     keep_macs: Annotated[float | None, typer.Option(help="Share of the multiply-accumulates to keep at most.")] = None,
     max_bytes: Annotated[int | None, typer.Option(help="Bytes of the written file, at most.")] = None,
     latency_ratio: Annotated[float | None, typer.Option(help="Measured latency over the original's, at most.")] = None,
     max_drop: Annotated[float | None, typer.Option(help="Goal: the smallest result that loses at most this.")] = None,
     drop: Annotated[str, typer.Option(metavar="absolute|relative", help="How --max-drop counts.")] = "absolute",
-    calibration: Annotated[str | None, typer.Option(metavar="DATA", help="Samples for statistics; labels are not used.")] = None,
-    validation: Annotated[str | None, typer.Option(metavar="DATA", help="Samples for scores. Default: --calibration.")] = None,
+    calibration: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Samples for statistics; labels are not used.")
+    ] = None,
+    validation: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Samples for scores. Default: --calibration.")
+    ] = None,
     metric: flags.Metric = None,
     shape: flags.Shape = [],  # noqa: B006  typer copies the default
     ep: flags.Ep = [],  # noqa: B006

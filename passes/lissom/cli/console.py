@@ -33,7 +33,9 @@ class Console:
         """Where results go."""
         stream = sys.stderr if cls.to_stderr else sys.stdout
         width = None if stream.isatty() else 120
-        return rich.console.Console(file=stream, no_color=not cls.color, highlight=False, quiet=cls.verbosity < 0, width=width)
+        return rich.console.Console(
+            file=stream, no_color=not cls.color, highlight=False, quiet=cls.verbosity < 0, width=width
+        )
 
     @classmethod
     def err(cls) -> rich.console.Console:

@@ -20,7 +20,8 @@ MAX_DROP = 0.01
 
 def demo(
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="OUT.onnx", help="Where to write; default: a temporary file.")
+        Path | None,
+        typer.Option("-o", "--output", metavar="OUT.onnx", help="Where to write; default: a temporary file."),
     ] = None,
     network: Annotated[str, typer.Option(help="A network of lissom_models.")] = NETWORK,
     verbose: flags.Verbose = 0,

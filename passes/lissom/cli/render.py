@@ -79,7 +79,10 @@ def _summary(report: Report) -> rich.table.Table:
         table.add_row("latency µs (predicted)", "", f"{predicted.latency_us:,.0f}", "")
     for score in report.accuracy:
         table.add_row(
-            f"{score.metric} (n={score.n}, {score.data})", f"{score.before:.4f}", f"{score.after:.4f}", f"-{score.drop:.4f}"
+            f"{score.metric} (n={score.n}, {score.data})",
+            f"{score.before:.4f}",
+            f"{score.after:.4f}",
+            f"-{score.drop:.4f}",
         )
     if report.latency is not None:
         latency = report.latency

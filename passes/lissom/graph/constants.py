@@ -41,7 +41,7 @@ def lift_constants(model: Model) -> Outcome:
         if values is None:
             remaining.append(node)
             continue
-        _replace(model, node, values)
+        _replace(node, values)
         outcome.changes.append(Change(node.name, f"{node.op} became an initializer {list(values.shape)}"))
     model.graph.nodes = remaining
     return outcome
@@ -56,7 +56,7 @@ def fold_constants(model: Model) -> Outcome:
         if values is None or not _is_worth_it(node, values):
             remaining.append(node)
             continue
-        _replace(model, node, values)
+        _replace(node, values)
         outcome.changes.append(Change(node.name, f"{node.op} of constants became an initializer {list(values.shape)}"))
     model.graph.nodes = remaining
     return outcome
@@ -130,7 +130,7 @@ def _evaluate(node: Node, opset: int) -> np.ndarray[Any, Any] | None:
     return result if isinstance(result, np.ndarray) and result.dtype != object else None
 
 
-def _replace(model: Model, node: Node, values: np.ndarray[Any, Any]) -> None:
+def _replace(node: Node, values: np.ndarray[Any, Any]) -> None:
     """Puts a constant in the place of the one output of `node`, in subgraphs too."""
     old = node.outputs[0]
     new = constant(old.name, values)

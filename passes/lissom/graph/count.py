@@ -31,7 +31,7 @@ def count_parameters(model: Model) -> int:
 
 def mac_tensors(model: Model) -> list[str]:
     """Names of the tensors whose shapes `count_macs` needs."""
-    names = {}
+    names: dict[str, None] = {}
     for node in model.graph.nodes:
         if node.op in MAC_OPS:
             for tensor in (*node.inputs[:2], node.outputs[0]):

@@ -77,7 +77,7 @@ class Census:
 
 def activations(model: Model) -> list[str]:
     """Names of the tensors whose shapes `find_layers` needs: inputs and outputs of the candidates."""
-    names = {}
+    names: dict[str, None] = {}
     for node in model.graph.nodes:
         if node.op in LAYER_OPS and weight_obstacle(node) is None:
             names[node.inputs[0].name] = None

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import google.protobuf.message
 import onnx
 import onnx.external_data_helper
 import onnx.inliner
@@ -52,7 +51,7 @@ def read_proto(path: Path) -> onnx.ModelProto:
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(content)
-    except google.protobuf.message.DecodeError as error:
+    except Exception as error:  # protobuf's error types differ between its implementations
         raise LoadError(
             f"expected an ONNX model, but {path} ({len(content)} bytes) is truncated or of another format"
         ) from error

@@ -171,7 +171,7 @@ class Model:
 
     def to_proto(self) -> onnx.ModelProto:
         """The model as a protobuf, with all that the original file said and the edit did not touch."""
-        proto = gs.export_onnx(self.graph, do_type_check=False)
+        proto: onnx.ModelProto = gs.export_onnx(self.graph, do_type_check=False)
         domains = {entry.domain for entry in self._header.opset_import}
         extra = [entry for entry in proto.opset_import if entry.domain not in domains]
         graph = proto.graph
@@ -210,8 +210,8 @@ def make_node(
 
 
 def is_constant(tensor: Tensor) -> bool:
-    """Whether `tensor` is an initializer with dense values."""
-    return isinstance(tensor, gs.Constant) and not isinstance(tensor._values, gs.ir.tensor.SparseValues)
+    """Whether `tensor` is an initializer (loading refuses sparse ones)."""
+    return isinstance(tensor, gs.Constant)
 
 
 def is_variable(tensor: Tensor) -> bool:
@@ -221,7 +221,8 @@ def is_variable(tensor: Tensor) -> bool:
 
 def node_to_proto(node: Node) -> onnx.NodeProto:
     """One node as a protobuf."""
-    return gs.exporters.onnx_exporter.OnnxExporter.export_node(node)
+    proto: onnx.NodeProto = gs.exporters.onnx_exporter.OnnxExporter.export_node(node)
+    return proto
 
 
 def tensor_of_value(value: onnx.ValueInfoProto) -> Tensor:

@@ -23,11 +23,7 @@ def unshare_constants(model: Model) -> Outcome:
     for node in model.graph.nodes:
         for tensor in node.inputs:
             readers[id(tensor)] = readers.get(id(tensor), 0) + 1
-    used_inside = {
-        name
-        for graph in model.graph.subgraphs(recursive=True)
-        for name in graph.tensors()
-    }
+    used_inside = {name for graph in model.graph.subgraphs(recursive=True) for name in graph.tensors()}
     for node in model.graph.nodes:
         if node.op not in _OWNERS:
             continue

@@ -45,9 +45,11 @@ def _check_scope(graph: Graph, outer: set[str], found: list[str]) -> None:
             if tensor.inputs:
                 found.append(f"constant {tensor.name!r} is produced by a node as well")
     for node in graph.nodes:
-        for tensor in node.inputs:
-            if tensor.name and tensor.name not in known:
-                found.append(f"input {tensor.name!r} of node {node.name!r} is read before it is produced")
+        found.extend(
+            f"input {tensor.name!r} of node {node.name!r} is read before it is produced"
+            for tensor in node.inputs
+            if tensor.name and tensor.name not in known
+        )
         for subgraph in node.subgraphs():
             _check_scope(subgraph, known, found)
         for tensor in node.outputs:

@@ -56,7 +56,8 @@ def random_weights(layer: Layer, parameters: Parameters, rng: np.random.Generato
 
     def draw(factor: Factor) -> Float32Array:
         fan_in = max(factor.params // factor.weight_shape[0], 1)
-        return (rng.standard_normal(factor.weight_shape) / np.sqrt(fan_in)).astype(np.float32)
+        weight: Float32Array = (rng.standard_normal(factor.weight_shape) / np.sqrt(fan_in)).astype(np.float32)
+        return weight
 
     return draw(shape.encoder), draw(shape.decoder)
 

@@ -1,10 +1,11 @@
 """What low-rank can offer one layer: a ladder for every folding, side and number of groups.
 
-A rung is a rank. With a rank multiple m the ranks are m, 2m, …, because convolutions are fast
-when the channels per group fill the processor's vectors; a ladder too short for one such
-rank offers its highest rank instead. Nothing else is left out here: rungs larger
-than the dense layer stay, because the ALDS iteration walks over them, and an allocator never
-takes an option that costs more than keeping the layer dense.
+A rung is a rank. With a rank multiple m the ranks are m, 2m, …, and the sliced channels come in
+multiples of m per group too, because grouped convolutions are fast when the channels of each
+group fill the processor's vectors; one group of a layer too small for such a rank offers its
+highest rank instead. Nothing else is left out here: rungs larger than the dense layer stay,
+because the ALDS iteration walks over them, and an allocator never takes an option that costs
+more than keeping the layer dense.
 
 With one group both sides are the same pair, which is offered once.
 """
@@ -18,7 +19,7 @@ import numpy as np
 from lissom.graph.geometry import Geometry
 from lissom.lowrank.errors import Metric, relative, residual_curve
 from lissom.lowrank.foldings import Array, Scheme, Side, divisors, foldings_of
-from lissom.lowrank.pairs import pair, sliced_channels
+from lissom.lowrank.pairs import max_rank, pair, sliced_channels
 from lissom.options import Cost, FloatArray, IntArray, Ladder, Menu, Option
 
 KIND = "low-rank"
@@ -44,7 +45,7 @@ def ladders(
         foldings: those to offer; the ones that this kernel does not have are left out.
         sides: which channels may be sliced.
         moment: moment[cκ, cκ] of the input patches, for the metric `whitened`.
-        rank_multiple: ranks are multiples of it.
+        rank_multiple: ranks, and sliced channels per group, are multiples of it.
 
     Raises:
         ValueError: the metric needs a moment and there is none.
@@ -53,7 +54,7 @@ def ladders(
     found = []
     for folding in sorted(set(foldings) & set(foldings_of(geometry.kernel_shape))):
         whole = residual_curve(exact, Scheme(folding), metric, moment)
-        for scheme in _schemes(geometry, folding, sides):
+        for scheme in _schemes(geometry, folding, sides, rank_multiple):
             curve = whole if scheme.groups == 1 else residual_curve(exact, scheme, metric, moment)
             errors = relative(curve, whole[0])
             found.append(_ladder(name, geometry, scheme, metric, errors, rank_multiple))
@@ -66,12 +67,15 @@ def menu(name: str, weight: Array, geometry: Geometry, metric: Metric, options: 
     return Menu(name, Option(name, "dense", {}, cost, 0.0, metric), tuple(options))
 
 
-def _schemes(geometry: Geometry, folding: int, sides: Iterable[Side]) -> Iterable[Scheme]:
-    """Every distinct scheme of one folding."""
+def _schemes(geometry: Geometry, folding: int, sides: Iterable[Side], multiple: int) -> Iterable[Scheme]:
+    """Every distinct scheme of one folding whose groups have a multiple of `multiple` channels."""
     yield Scheme(folding)
     for side in sides:
-        for groups in divisors(sliced_channels(geometry, side))[1:]:
-            yield Scheme(folding, side, groups)
+        channels = sliced_channels(geometry, side)
+        for groups in divisors(channels)[1:]:
+            scheme = Scheme(folding, side, groups)
+            if channels // groups % multiple == 0 and max_rank(geometry, scheme) >= multiple:
+                yield scheme
 
 
 def _ladder(

@@ -15,6 +15,7 @@ would pay for them and look too slow (64 channels at 8x8: 0.80 alone, 0.53 in a 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -56,9 +57,7 @@ def chain(layer: Layer, copies: int, emit: Emit | None) -> tuple[bytes, Mapping[
     return model.to_proto().SerializeToString(), feeds
 
 
-def _dense(
-    layer: Layer, copies: int, rng: np.random.Generator
-) -> tuple[Model, Mapping[str, npt.NDArray[np.float32]]]:
+def _dense(layer: Layer, copies: int, rng: np.random.Generator) -> tuple[Model, Mapping[str, npt.NDArray[np.float32]]]:
     geometry = layer.geometry
     weights: dict[str, npt.NDArray[np.float32]] = {}
     nodes = []
@@ -107,14 +106,14 @@ def _dense(
         nodes,
         "chain",
         [onnx.helper.make_tensor_value_info("input", onnx.TensorProto.FLOAT, in_shape)],
-        [onnx.helper.make_tensor_value_info(f"sum_{copies - 1}", onnx.TensorProto.FLOAT, None)],
+        [onnx.helper.make_tensor_value_info(f"sum_{copies - 1}", onnx.TensorProto.FLOAT, [None] * len(in_shape))],
         [onnx.numpy_helper.from_array(values, name) for name, values in weights.items()],
     )
     proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", _OPSET)], ir_version=8)
     return from_proto(proto), {"input": rng.standard_normal(in_shape).astype(np.float32)}
 
 
-def _attributes(layer: Layer) -> dict[str, object]:
+def _attributes(layer: Layer) -> dict[str, Any]:
     geometry = layer.geometry
     if layer.op == "Gemm":
         return {"transB": 1}

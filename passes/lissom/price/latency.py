@@ -45,7 +45,7 @@ SPAN_US = 400.0
 MOST_COPIES = 8
 MOST_WEIGHT_BYTES = 256e6
 
-SCHEDULE = Schedule(warmup=3, min_pairs=16, max_pairs=60, max_seconds=0.6)
+SCHEDULE = Schedule(warmup=3, min_pairs=20, max_pairs=100, max_seconds=1.0)
 
 EmitOption = Callable[[Model, Layer, Parameters, np.random.Generator], None]
 """Puts an option, with random weights, in the place of a layer: each kind has one."""
@@ -94,9 +94,7 @@ class LatencyTable:
         candidates = [self._usable(layer, ladder) for ladder in menu.ladders]
         ladders = [ladder for ladder in candidates if len(ladder)]
         first = self._ratios(layer, [(ladder, 0) for ladder in ladders])
-        promising = [
-            ladder for ladder, ratio in zip(ladders, first, strict=True) if ratio < 1 - LEAST_GAIN
-        ]
+        promising = [ladder for ladder, ratio in zip(ladders, first, strict=True) if ratio < 1 - LEAST_GAIN]
         anchors = {id(ladder): _anchors(len(ladder)) for ladder in promising}
         wanted = [(ladder, index) for ladder in promising for index in anchors[id(ladder)]]
         ratios = dict(zip([(id(ladder), index) for ladder, index in wanted], self._ratios(layer, wanted), strict=True))

@@ -30,7 +30,7 @@ from lissom.report.schema import (
 )
 from lissom.scoring import Scorer
 from lissom.search import Search
-from lissom.version import VERSION
+from lissom.version import __version__
 
 
 def build_report(
@@ -79,7 +79,7 @@ def environment(provider: ProviderRequest, machine: Machine) -> Environment:
     """Versions, processor, execution provider and threads."""
     return Environment(
         versions=Versions(
-            lissom=VERSION,
+            lissom=__version__,
             onnx=version("onnx"),
             onnxruntime=machine.onnxruntime,
             numpy=version("numpy"),

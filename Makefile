@@ -1,0 +1,42 @@
+# Two commands on a fresh machine with Python 3.11 or newer: `make demo` and `make test`.
+# Both keep their own environment in .venv; it is made again only when what it was made from has changed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/lissom-installed
+INSTALLED_DEV := $(VENV)/lissom-installed-dev
+SOURCES := pyproject.toml runtime/CMakeLists.txt $(shell find runtime -name '*.cc' -o -name '*.h')
+BENCH_SECONDS ?= 3
+
+.PHONY: demo test lint bench clean
+
+demo: $(INSTALLED)
+	$(BIN)/lissom demo
+
+test: lint
+	$(BIN)/pytest -n 2
+
+lint: $(INSTALLED_DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/self_latency.py --seconds $(BENCH_SECONDS)
+
+clean:
+	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "expected Python 3.11 or newer, got " + sys.version)'
+	$(PYTHON) -m venv $(VENV)
+
+# Editable: the Python sources run in place, the kernels are built once and installed.
+$(INSTALLED): $(SOURCES) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(INSTALLED_DEV): $(SOURCES) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,openvino]'
+	@touch $@ $(INSTALLED)

@@ -1,0 +1,67 @@
+"""Proposals: every rank of every scheme, once, at its true cost."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lissom.graph.geometry import Geometry
+from lissom.lowrank.errors import error_curve
+from lissom.lowrank.foldings import SIDES, Scheme, divisors
+from lissom.lowrank.pairs import max_rank, pair
+from lissom.lowrank.propose import ladders, menu
+
+GEOMETRY = Geometry(8, 6, (3, 3), (2, 2), (1, 1), (1, 1, 1, 1), "NOTSET", (8, 8), (4, 4))
+WEIGHT = np.random.default_rng(0).standard_normal((8, 6, 3, 3)).astype(np.float32)
+
+
+def test_every_distinct_scheme_has_one_ladder() -> None:
+    found = [Scheme.of(x.parameters) for x in ladders("a", WEIGHT, GEOMETRY, "frobenius", (0, 1, 2, 3), SIDES)]
+    wanted = {Scheme(folding, "input", k) for folding in range(4) for k in divisors(6)}
+    wanted |= {Scheme(folding, "output", k) for folding in range(4) for k in divisors(8)[1:]}
+    assert len(found) == len(wanted)
+    assert set(found) == wanted
+
+
+def test_foldings_that_the_kernel_does_not_have_are_left_out() -> None:
+    geometry = Geometry(8, 6, (1, 1), (1, 1), (1, 1), (0, 0, 0, 0), "NOTSET", (4, 4), (4, 4))
+    found = ladders("a", WEIGHT[:, :, :1, :1], geometry, "code", (0, 1, 2, 3))
+    assert {ladder.parameters["folding"] for ladder in found} == {0}
+
+
+@pytest.mark.parametrize("metric", ["code", "theorem", "spectral", "frobenius"])
+def test_a_ladder_has_every_rank_with_its_cost_and_error(metric: str) -> None:
+    for ladder in ladders("a", WEIGHT, GEOMETRY, metric, (0, 1, 2, 3), SIDES):  # type: ignore[arg-type]  # as above
+        scheme = Scheme.of(ladder.parameters)
+        errors = error_curve(WEIGHT, scheme, metric)  # type: ignore[arg-type]  # parametrised over the literals
+        np.testing.assert_array_equal(ladder.steps, np.arange(1, max_rank(GEOMETRY, scheme) + 1))
+        np.testing.assert_array_equal([ladder.error_at_zero, *ladder.error], errors)
+        for n, rank in enumerate(ladder.steps):
+            made, cost = pair(GEOMETRY, scheme, int(rank)), ladder.option(n).cost
+            assert (cost.params, cost.bytes, cost.macs) == (made.params, made.bytes, made.macs)
+
+
+def test_whitened_ladders_use_the_moment() -> None:
+    moment = np.diag(np.arange(1.0, 55.0))
+    (ladder,) = (x for x in ladders("a", WEIGHT, GEOMETRY, "whitened", moment=moment) if x.parameters["groups"] == 3)
+    np.testing.assert_array_equal(ladder.error, error_curve(WEIGHT, Scheme(0, "input", 3), "whitened", moment)[1:])
+
+
+def test_ranks_are_multiples_or_the_highest_when_there_is_none() -> None:
+    every = ladders("a", WEIGHT, GEOMETRY, "code")
+    for whole, some in zip(every, ladders("a", WEIGHT, GEOMETRY, "code", rank_multiple=4), strict=True):
+        np.testing.assert_array_equal(some.steps % 4, 0)
+        assert len(some) == len(whole) // 4
+        np.testing.assert_array_equal(some.error, whole.error[some.steps - 1])
+    for whole, some in zip(every, ladders("a", WEIGHT, GEOMETRY, "code", rank_multiple=100), strict=True):
+        assert some.steps.tolist() == [whole.steps[-1]]
+
+
+def test_a_menu_counts_what_the_dense_layer_costs() -> None:
+    weight = WEIGHT.copy()
+    weight[0] = 0
+    made = menu("a", weight, GEOMETRY, "code", ladders("a", weight, GEOMETRY, "code"))
+    assert made.dense.error == 0
+    assert (made.dense.cost.params, made.dense.cost.bytes) == (7 * 54, 4 * 8 * 54)
+    assert made.dense.cost.macs == GEOMETRY.macs
+    assert len(made.ladders) == len(divisors(6))

@@ -1,0 +1,51 @@
+"""Finding the kernel library, and saying in one line when there is none."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import lissom_runtime
+import pytest
+from lissom_runtime import library
+from lissom_runtime.errors import LoadError
+
+
+@pytest.fixture
+def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The `lib` folder of an installation that nothing was built into."""
+    monkeypatch.setattr(lissom_runtime, "__path__", [str(tmp_path)])
+    library.load.cache_clear()
+    (tmp_path / "lib").mkdir()
+    yield tmp_path / "lib"
+    library.load.cache_clear()
+
+
+def test_without_the_library_one_line_names_the_portable_path(installation: Path) -> None:
+    assert not library.available()
+    with pytest.raises(LoadError, match="got an installation built without a C\\+\\+ compiler"):
+        library.get_library_path()
+    line = library.describe()
+    assert "portable path" in line
+    assert "\n" not in line
+
+
+def test_a_file_that_is_no_library_is_named(installation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library.sys, "platform", "linux")
+    (installation / "liblissom_runtime.so").write_bytes(b"not a library")
+    assert not library.available()
+    with pytest.raises(LoadError, match=r"expected a loadable kernel library at .*liblissom_runtime\.so, got: "):
+        library.load()
+
+
+@pytest.mark.native
+@pytest.mark.skipif(not library.available(), reason=library.describe())
+class TestBuilt:
+    def test_the_library_is_inside_the_package(self) -> None:
+        assert library.get_library_path().parts[-3:-1] == ("lissom_runtime", "lib")
+        assert str(library.get_library_path()) in library.describe()
+
+    def test_another_interface_version_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(library, "ABI", library.ABI + 1)
+        library.load.cache_clear()
+        with pytest.raises(LoadError, match=f"expected version {library.ABI} .*, got {library.ABI - 1}"):
+            library.load()
+        library.load.cache_clear()
