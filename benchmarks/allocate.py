@@ -19,8 +19,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
-from threadpoolctl import threadpool_limits
-
 from lissom.allocate.alds import alds
 from lissom.allocate.minimax import minimax
 from lissom.graph.geometry import Geometry
@@ -29,6 +27,7 @@ from lissom.lowrank.foldings import SIDES, Array, Scheme, Side, divisors, fold, 
 from lissom.lowrank.propose import ladders, menu
 from lissom.lowrank.spectra import spectrum
 from lissom.options import Menu
+from threadpoolctl import threadpool_limits
 
 JOBS = 2
 Network = Sequence[tuple[Geometry, Array]]

@@ -20,6 +20,7 @@ from lissom_runtime.providers import ProviderRequest
 from lissom_runtime.session import open_session
 from lissom_runtime.target import Machine
 
+HEADER = "model                 covers 1  half-width  worst ratio       median  pairs   busy"
 DEFAULT_MODELS = ("lenet5", "mobilenet-small", "resnet20")
 
 
@@ -35,7 +36,7 @@ def main() -> None:
     request = ProviderRequest.parse(arguments.ep, threads=arguments.threads)
     machine = Machine.here()
     print(f"{machine.cpu}, {machine.cores} cores, onnxruntime {machine.onnxruntime}, {arguments.threads} threads")
-    print(f"{'model':24} {'covers 1':>9} {'half-width':>11} {'worst ratio':>12} {'median':>12} {'pairs':>6} {'busy':>5}")
+    print(HEADER)
     for model in arguments.models:
         results = [self_comparison(model, request, arguments.seconds, seed) for seed in range(arguments.runs)]
         print(line(model.stem, results), flush=True)
@@ -64,7 +65,7 @@ def line(name: str, results: list[PairedLatency]) -> str:
     pairs = int(np.median([len(result.a.us) for result in results]))
     busy = np.median([result.a.busy_threads for result in results])
     share = f"{covered}/{len(results)}"
-    return f"{name:24} {share:>9} {half_width:>10.2%} {worst:>12.4f} {median:>9.0f} µs {pairs:>6} {busy:>5.2f}"
+    return f"{name:20} {share:>9} {half_width:>10.2%} {worst:>12.4f} {median:>9.0f} µs {pairs:>6} {busy:>6.2f}"
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ RECIPES: dict[str, Recipe] = {
     "lenet5": Recipe(epochs=15, rate=0.05, decay=5e-4, shift=1),
     "mobilenet-small": Recipe(epochs=12, rate=0.1, decay=2e-4),
     "vgg-small": Recipe(epochs=6, rate=0.1),
-    "resnet20": Recipe(epochs=15, rate=0.1),
+    "resnet20": Recipe(epochs=14, rate=0.1),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,6 +124,8 @@ def compress(
         raise UsageError(f"expected one budget (and a goal, if you like), but got {', '.join(wanted.budgets)}")
     proto = model if isinstance(model, onnx.ModelProto) else read_proto(Path(model))
     loaded = from_proto(proto, convert_opset)
+    for pattern in (include, exclude):
+        _require_pattern(pattern)
     specs = input_specs(loaded.inputs)
     opened = None if calibration is None else open_dataset(calibration, specs)
     job = _Job(
@@ -145,6 +148,13 @@ def compress(
     )
     name = {"name": "model" if source is None else source.name, "sha256": hashlib.sha256(job.original).hexdigest()}
     return _finish(job, name, target, dry_run, keep_anyway)
+
+
+def _require_pattern(pattern: str | None) -> None:
+    try:
+        re.compile(pattern or "")
+    except re.error as error:
+        raise UsageError(f"expected a regular expression, but got {pattern!r}: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from lissom_runtime.accuracy import COMPARING, Score, evaluate_all
+from lissom_runtime.accuracy import COMPARING, Score, evaluate_all, require_metric
 from lissom_runtime.errors import UsageError
 from lissom_runtime.providers import ProviderRequest
 from lissom_runtime.session import open_session
@@ -65,6 +65,7 @@ class Scorer:
     def _choose(self, metric: str | None) -> Sequence[str]:
         labelled = self._data is not None and self._data.read(0, 1)[1] is not None
         if metric is not None:
+            require_metric(metric)
             if metric not in COMPARING and not labelled:
                 raise UsageError(f"expected labels for the metric {metric!r}, but {self.source} has none")
             return (metric,)

@@ -106,6 +106,15 @@ def evaluate_all(
     return [Score(meter.value(), count, metric) for meter, metric in zip(meters, metrics, strict=True)]
 
 
+def require_metric(metric: str) -> None:
+    """Checks the name of a metric before long work is done for it.
+
+    Raises:
+        UsageError: there is no such metric, or its function cannot be imported.
+    """
+    _meter(metric)
+
+
 def _meter(metric: str) -> Meter:
     if ":" in metric:
         return _Mean(_user_scores(metric, load_function(metric)))

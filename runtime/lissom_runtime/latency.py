@@ -4,9 +4,11 @@ A round runs the sessions in a random order and then in the reverse of it (A B B
 and linear drift cancel in each round. Rounds are bound by count and by time; no interval is looked at before the end,
 because stopping when a result looks good would spoil its confidence. The garbage collector is off meanwhile.
 
-A sample is the mean over `repeats` runs, chosen in the warm-up so that it lasts at least `SHORTEST_SAMPLE_US`: a call
-from Python costs about 15 µs, which every run contains. That pulls the ratio of very fast networks (below 0.2 ms)
-towards 1; for those, a benchmark in C++ or a larger input is the better instrument.
+A sample is the mean over `repeats` runs, chosen in the warm-up so that a sample of the fastest session lasts
+`SHORTEST_SAMPLE_US`. The number is the same for all sessions, because the first run after another session's finds the
+caches cold: with 1 run a sample against 2, a model came out 7 % slower than itself. A call from Python costs about
+15 µs, which every run contains. That pulls the ratio of very fast networks (below 0.2 ms) towards 1; for those, a
+benchmark in C++ or a larger input is the better instrument.
 
 Two sessions of one model are not equally fast: their weights and buffers lie elsewhere in memory. No number of rounds
 averages that out, so a `PairedLatency` adds the allowance `LAYOUT` at both ends of the interval of its samples.
@@ -31,7 +33,7 @@ Feeds = Mapping[str, npt.NDArray[Any]]
 Verdict = Literal["faster", "slower", "no significant change"]
 
 SHORTEST_SAMPLE_US = 200.0
-"""Runs are repeated within a sample until it lasts this long."""
+"""Runs are repeated within a sample until that of the fastest session lasts this long."""
 
 
 LAYOUT = 0.005
@@ -169,18 +171,17 @@ def compare_many(runs: Sequence[tuple[Runnable, Feeds]], *, schedule: Schedule |
     schedule = schedule or Schedule()
     if not runs or schedule.warmup < 1 or not 2 <= schedule.min_pairs <= schedule.max_pairs:
         raise ValueError(f"expected sessions, a warm-up and 2 <= min_pairs <= max_pairs, got {len(runs)}, {schedule}")
-    repeats = [_warm_up(session, feeds, schedule.warmup) for session, feeds in runs]
+    fastest = min(_time(session, feeds, 1)[0] for session, feeds in runs for _ in range(schedule.warmup))
+    repeats = max(1, int(np.ceil(SHORTEST_SAMPLE_US / fastest)))
     wall: list[list[float]] = [[] for _ in runs]
     busy = np.zeros(len(runs))
     with _collector_off():
         for index in _order(len(runs), schedule):
             session, feeds = runs[index]
-            wall_us, busy_us = _time(session, feeds, repeats[index])
+            wall_us, busy_us = _time(session, feeds, repeats)
             wall[index].append(wall_us)
             busy[index] += busy_us
-    return [
-        Samples(np.array(us), count, float(cpu / sum(us))) for us, count, cpu in zip(wall, repeats, busy, strict=True)
-    ]
+    return [Samples(np.array(us), repeats, float(cpu / sum(us))) for us, cpu in zip(wall, busy, strict=True)]
 
 
 def _order(sessions: int, schedule: Schedule) -> Iterator[int]:
@@ -193,12 +194,6 @@ def _order(sessions: int, schedule: Schedule) -> Iterator[int]:
         order = generator.permutation(sessions).tolist()
         yield from order
         yield from reversed(order)
-
-
-def _warm_up(session: Runnable, feeds: Feeds, runs: int) -> int:
-    """Runs `session` and says how often to repeat it within a sample."""
-    fastest = min(_time(session, feeds, 1)[0] for _ in range(runs))
-    return max(1, int(np.ceil(SHORTEST_SAMPLE_US / fastest)))
 
 
 def _time(session: Runnable, feeds: Feeds, repeats: int) -> tuple[float, float]:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from lissom.allocate.alds import alds
 from lissom.allocate.minimax import minimax
 from lissom.graph.geometry import Geometry

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-
 from lissom.allocate.alds import Tables, alds, global_step, local_step, search, tables
 from lissom.lowrank.errors import error_curve
 from lissom.lowrank.foldings import Scheme

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from lissom.lowrank.errors import GRID, METRICS, Metric, error_curve, grid
 from lissom.lowrank.factors import factors, recompose, terms
 from lissom.lowrank.foldings import SIDES, Scheme, divisors, fold, foldings_of, slices
@@ -80,6 +79,14 @@ def test_the_whitened_metric_is_the_error_of_the_output(shape: tuple[int, ...]) 
         energy = np.array([np.trace(e @ moment @ e.T) for e in flat])
         wanted = np.maximum.accumulate(np.sqrt(energy / energy[0])[::-1])[::-1]
         np.testing.assert_allclose(curve(shape, scheme, "whitened"), wanted, rtol=0, atol=ROUNDING, err_msg=str(scheme))
+
+
+def test_a_whitened_error_that_rises_counts_for_the_ranks_before_it() -> None:
+    """Two terms cancel on the one patch there is: dropping one of them is worse than dropping both."""
+    weight = np.array([[[2.0, 0.0], [0.0, -1.9]]])  # [f = 1, c = 2, κ = 2]
+    patch = np.array([1.0, 0.0, 0.0, 1.0])  # sees 2.0 − 1.9
+    curve = error_curve(weight, Scheme(3), "whitened", np.outer(patch, patch))
+    np.testing.assert_allclose(curve, [19, 19, 0], atol=1e-9)
 
 
 @pytest.mark.parametrize("metric", METRICS)

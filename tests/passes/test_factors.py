@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from lissom.lowrank.factors import factors, recompose, terms
 from lissom.lowrank.foldings import SIDES, Scheme, Side, divisors, fold, foldings_of, slices
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from lissom.lowrank.foldings import SIDES, Scheme, decoder_axes, divisors, fold, foldings_of, slices, unfold
 
 KERNELS = st.lists(st.integers(1, 3), min_size=0, max_size=3).map(tuple)

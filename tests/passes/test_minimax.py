@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from lissom.allocate.minimax import minimax
 from lissom.options import Cost, Ladder, Menu, Option
 from lissom_runtime.errors import GoalMissed

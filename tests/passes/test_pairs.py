@@ -10,12 +10,11 @@ import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import helper
-
 from lissom.graph.geometry import Geometry
 from lissom.lowrank.factors import factors
 from lissom.lowrank.foldings import SIDES, Scheme, divisors, foldings_of
 from lissom.lowrank.pairs import Factor, max_rank, pair, sliced_channels
+from onnx import helper
 
 
 def spatial_after(geometry: Geometry) -> tuple[int, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from lissom.graph.geometry import Geometry
 from lissom.lowrank.errors import error_curve
 from lissom.lowrank.foldings import SIDES, Scheme, divisors
@@ -47,14 +46,23 @@ def test_whitened_ladders_use_the_moment() -> None:
     np.testing.assert_array_equal(ladder.error, error_curve(WEIGHT, Scheme(0, "input", 3), "whitened", moment)[1:])
 
 
-def test_ranks_are_multiples_or_the_highest_when_there_is_none() -> None:
-    every = ladders("a", WEIGHT, GEOMETRY, "code")
-    for whole, some in zip(every, ladders("a", WEIGHT, GEOMETRY, "code", rank_multiple=4), strict=True):
-        np.testing.assert_array_equal(some.steps % 4, 0)
-        assert len(some) == len(whole) // 4
-        np.testing.assert_array_equal(some.error, whole.error[some.steps - 1])
-    for whole, some in zip(every, ladders("a", WEIGHT, GEOMETRY, "code", rank_multiple=100), strict=True):
-        assert some.steps.tolist() == [whole.steps[-1]]
+def test_ranks_and_channels_per_group_are_multiples() -> None:
+    every = {Scheme.of(x.parameters): x for x in ladders("a", WEIGHT, GEOMETRY, "code", (0, 1, 2, 3), SIDES)}
+    some = ladders("a", WEIGHT, GEOMETRY, "code", (0, 1, 2, 3), SIDES, rank_multiple=2)
+    channels = {"input": 6, "output": 8}
+    assert {Scheme.of(x.parameters) for x in some} == {
+        scheme for scheme in every if channels[scheme.side] // scheme.groups % 2 == 0
+    }
+    for ladder in some:
+        whole = every[Scheme.of(ladder.parameters)]
+        np.testing.assert_array_equal(ladder.steps, whole.steps[1::2])
+        np.testing.assert_array_equal(ladder.error, whole.error[1::2])
+
+
+def test_a_layer_too_small_for_the_multiple_offers_its_highest_rank_without_groups() -> None:
+    found = ladders("a", WEIGHT, GEOMETRY, "code", (0, 3), SIDES, rank_multiple=100)
+    assert [Scheme.of(x.parameters) for x in found] == [Scheme(0), Scheme(3)]
+    assert [x.steps.tolist() for x in found] == [[8], [6]]
 
 
 def test_a_menu_counts_what_the_dense_layer_costs() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from lissom.lowrank.foldings import SIDES, Scheme, divisors, fold, foldings_of, slices
 from lissom.lowrank.spectra import spectrum
 

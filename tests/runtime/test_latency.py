@@ -87,6 +87,13 @@ def test_short_runs_are_repeated_within_a_sample_and_counted_once(clock: Clock) 
     assert 50 <= samples.median <= 51
 
 
+def test_all_sessions_repeat_equally_often_so_that_caches_are_equally_warm(clock: Clock) -> None:
+    made, log = sessions(clock, 50, 1000)
+    a, b = compare_many([(session, {}) for session in made], schedule=Schedule(warmup=1, min_pairs=2, max_pairs=2))
+    assert a.repeats == b.repeats == 4
+    assert log.count("A") == log.count("B") == 1 + 2 * 4
+
+
 @pytest.mark.parametrize(
     ("us", "verdict"),
     [((1000.0, 900.0), "faster"), ((1000.0, 1100.0), "slower"), ((1000.0, 1000.0), "no significant change")],

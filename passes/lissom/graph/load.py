@@ -120,7 +120,10 @@ def _load_external_data(proto: onnx.ModelProto, folder: Path) -> None:
     for tensor in _tensors(proto):
         if not onnx.external_data_helper.uses_external_data(tensor):
             continue
-        info = onnx.external_data_helper.ExternalDataInfo(tensor)
+        try:
+            info = onnx.external_data_helper.ExternalDataInfo(tensor)
+        except ValueError as error:
+            raise LoadError(f"expected a location of the external data of {tensor.name!r}, but {error}") from error
         location = Path(info.location)
         file = (root / location).resolve()
         if location.is_absolute() or not file.is_relative_to(root):

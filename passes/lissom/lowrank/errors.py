@@ -42,9 +42,9 @@ from typing import Literal, get_args
 import numpy as np
 from scipy.linalg import eigvalsh
 
-from lissom.lowrank.factors import Terms, check_moment, terms
-from lissom.lowrank.foldings import Array, Scheme, axis_order, decoder_axes
-from lissom.lowrank.spectra import spectrum
+from lissom.lowrank.factors import check_moment, terms
+from lissom.lowrank.foldings import Array, Scheme, axis_order, decoder_axes, slices
+from lissom.lowrank.spectra import shared_vectors, spectrum
 from lissom.options import FloatArray, IntArray
 
 Metric = Literal["code", "theorem", "spectral", "frobenius", "whitened"]
@@ -72,8 +72,12 @@ def error_curve(weight: Array, scheme: Scheme, metric: Metric, moment: FloatArra
 
 
 def relative(curve: FloatArray, scale: float) -> FloatArray:
-    """The curve divided by the norm of the whole weight; a weight of norm 0 has no error."""
-    return curve / scale if scale > 0 else np.zeros_like(curve)
+    """The curve divided by the norm of the whole weight, each rank with the worst that follows it.
+
+    A weight of norm 0 has no error.
+    """
+    falling: FloatArray = np.maximum.accumulate(curve[::-1])[::-1]
+    return falling / scale if scale > 0 else np.zeros_like(curve)
 
 
 def residual_curve(weight: Array, scheme: Scheme, metric: Metric, moment: FloatArray | None = None) -> FloatArray:
@@ -87,7 +91,7 @@ def residual_curve(weight: Array, scheme: Scheme, metric: Metric, moment: FloatA
             raise ValueError("the metric 'whitened' needs the second moment of the layer's input")
         return _whitened(weight, scheme, moment)
     if metric == "spectral" and scheme.groups > 1:
-        return _spectral(terms(weight, scheme), scheme)
+        return _spectral(shared_vectors(weight, scheme))
     sigma = spectrum(weight, scheme)
     if metric == "frobenius":
         return _root(_tails((sigma**2).sum(axis=0)))
@@ -116,16 +120,15 @@ def _tails(energies: FloatArray) -> FloatArray:
     return np.maximum(sums, 0.0)
 
 
-def _spectral(slices: Terms, scheme: Scheme) -> FloatArray:
-    """Upper bounds of ‖E‖₂, exact on the grid, for more than one slice.
+def _spectral(shared: FloatArray) -> FloatArray:
+    """Upper bounds of ‖E‖₂, exact on the grid, from shared[k, n, max_rank] of several slices.
 
-    With B[n, max_rank·k] the scaled singular vectors on the side that the slices share, rank
-    by rank, E Eᵀ (or Eᵀ E) is B_j B_jᵀ, B_j being the columns of B from j·k on. Its largest
-    eigenvalue is that of the smaller of B_j B_jᵀ and B_jᵀ B_j, the latter a block of BᵀB.
+    With B[n, max_rank·k] those scaled singular vectors, rank by rank, E Eᵀ (or Eᵀ E) is
+    B_j B_jᵀ, B_j being the columns of B from j·k on. Its largest eigenvalue is that of the
+    smaller of B_j B_jᵀ and B_jᵀ B_j, the latter a block of BᵀB.
     """
-    k, rank = slices.scale.shape
-    shared = slices.left if scheme.side == "input" else slices.right.swapaxes(1, 2)
-    columns = (shared * slices.scale[:, None, :]).transpose(1, 2, 0).reshape(shared.shape[1], rank * k)
+    k, extent, rank = shared.shape
+    columns = shared.transpose(1, 2, 0).reshape(extent, rank * k)
     points = grid(rank)
     squares = np.zeros(len(points))
     if columns.shape[1] <= columns.shape[0]:
@@ -140,7 +143,7 @@ def _spectral(slices: Terms, scheme: Scheme) -> FloatArray:
             squares[n] = _largest_eigenvalue(gram)
     ranks = np.arange(rank + 1)
     staircase = squares[np.searchsorted(points, ranks, side="right") - 1]
-    blocks = np.append((slices.scale**2).sum(axis=0), 0.0)
+    blocks = np.append((shared**2).sum(axis=(0, 1)), 0.0)
     return _root(np.minimum(staircase, blocks))
 
 
@@ -150,8 +153,10 @@ def _largest_eigenvalue(gram: FloatArray) -> float:
 
 
 def _whitened(weight: Array, scheme: Scheme, moment: FloatArray) -> FloatArray:
-    """√(tr E Σ Eᵀ), or that of a later rank where it is larger."""
+    """√(tr E Σ Eᵀ) for every rank; it may rise."""
     check_moment(moment, weight[0].size)
+    if scheme.folding == 0 and (scheme.side == "output" or scheme.groups == 1):
+        return _whitened_apart(weight, scheme.groups, moment)
     left, scale, right = terms(weight, scheme, moment if scheme.folding == 0 else None)
     by_tap = _moment_by_tap(moment, weight, scheme.folding)  # [d, column, d', column']
     taps = len(by_tap)
@@ -168,7 +173,16 @@ def _whitened(weight: Array, scheme: Scheme, moment: FloatArray) -> FloatArray:
             seen = (v[i] @ by_tap[d, own, e]).reshape(rank, -1, width).swapaxes(0, 1)
             interaction += (rows * (seen @ v[others].swapaxes(1, 2))).sum(axis=0)
     energies = np.diag(interaction) + 2 * np.triu(interaction, 1).sum(axis=1)
-    return _root(np.maximum.accumulate(_tails(energies)[::-1])[::-1])
+    return _root(_tails(energies))
+
+
+def _whitened_apart(weight: Array, groups: int, moment: FloatArray) -> FloatArray:
+    """√(tr E Σ Eᵀ) where slices of disjoint rows do not interact: tails of the spectra of W_i Σ W_iᵀ."""
+    matrix = weight.reshape(len(weight), -1).astype(np.float64, copy=False)
+    parts = slices(matrix, "output", groups)
+    energies = np.linalg.eigvalsh(slices(matrix @ moment, "output", groups) @ parts.swapaxes(1, 2))
+    rank = min(parts.shape[1:])
+    return _root(_tails(np.maximum(energies[:, ::-1][:, :rank], 0).sum(axis=0)))
 
 
 def _moment_by_tap(moment: FloatArray, weight: Array, folding: int) -> FloatArray:

@@ -1,4 +1,4 @@
-"""Singular values of all slices of a folded weight, without singular vectors.
+"""Singular values of all slices of a folded weight, and their vectors on one side.
 
 The squares are the eigenvalues of the Gram matrix on the smaller side of a slice, n × n in
 float64: an n³ problem with n = min(rows, columns), batched over the slices. The squaring
@@ -24,6 +24,30 @@ def spectrum(weight: Array, scheme: Scheme) -> FloatArray:
     squares = np.linalg.eigvalsh(_small_gram(slices(matrix, scheme.side, scheme.groups)))
     sigma: FloatArray = np.sqrt(np.maximum(squares[:, ::-1], 0))
     return sigma
+
+
+def shared_vectors(weight: Array, scheme: Scheme) -> FloatArray:
+    """Scaled singular vectors[groups, n, max_rank] on the side that all slices share, descending.
+
+    For sliced inputs these are the columns of U_i diag(σ_i), n being the rows of the folded
+    matrix; for sliced outputs those of V_i diag(σ_i), n being its columns. They come from the
+    eigenvectors of the smaller Gram matrix: of W_i W_iᵀ they are U_i, and of W_iᵀ W_i they are
+    V_i, with U_i diag(σ_i) = W_i V_i.
+
+    Raises:
+        ValueError: the scheme does not fit the weight.
+    """
+    matrix = fold(weight.astype(np.float64, copy=False), scheme.folding)
+    parts = slices(matrix, scheme.side, scheme.groups)
+    shared = parts if scheme.side == "input" else parts.swapaxes(1, 2)
+    squares, vectors = np.linalg.eigh(_small_gram(shared))
+    vectors = vectors[:, :, ::-1]
+    scaled: FloatArray
+    if shared.shape[1] <= shared.shape[2]:
+        scaled = vectors * np.sqrt(np.maximum(squares[:, None, ::-1], 0))
+    else:
+        scaled = shared @ vectors
+    return scaled
 
 
 def _small_gram(parts: FloatArray) -> FloatArray:

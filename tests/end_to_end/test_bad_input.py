@@ -1,0 +1,244 @@
+"""Whatever is wrong with what the user gives: one sentence, the right exit code, no file, no traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+from lissom.cli import main
+
+pytestmark = pytest.mark.ort
+
+TEXT = """<ir_version: 8, opset_import: ["" : 17]>
+net (float[N, 3, 8, 8] image) => (float[N, 10] logits) {
+    t = Conv <pads = [1, 1, 1, 1]> (image, w)
+    r = Relu(t)
+    p = GlobalAveragePool(r)
+    f = Flatten(p)
+    logits = Gemm <transB = 1> (f, v, b)
+}"""
+
+
+def network(w: np.ndarray | None = None, opset: int = 17) -> onnx.ModelProto:
+    rng = np.random.default_rng(0)
+    proto = onnx.parser.parse_model(TEXT)
+    proto.opset_import[0].version = opset
+    constants = {
+        "w": rng.standard_normal((64, 3, 3, 3)) if w is None else w,
+        "v": rng.standard_normal((10, 64)),
+        "b": rng.standard_normal(10),
+    }
+    for name, values in constants.items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(values.astype(np.float32), name))
+    return proto
+
+
+def images(count: int, *shape: int, dtype: type = np.float32) -> np.ndarray:
+    return np.random.default_rng(1).standard_normal((count, *(shape or (3, 8, 8)))).astype(dtype)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "in.onnx").write_bytes(network().SerializeToString())
+    np.savez(tmp_path / "data.npz", image=images(4), labels=np.zeros(4, np.int64))
+    return tmp_path
+
+
+def compress(folder: Path, *words: str, source: str = "in.onnx", output: str = "out.onnx") -> int:
+    base = ["compress", str(folder / source), "-o", str(folder / output)]
+    return main([*base, *words])
+
+
+def expect(folder: Path, capsys: pytest.CaptureFixture[str], code: int, wanted: int, *sentences: str) -> None:
+    captured = capsys.readouterr()
+    assert code == wanted, captured.err
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1, "one sentence on one line"
+    assert "Traceback" not in captured.err
+    for sentence in sentences:
+        assert sentence in captured.err
+    assert not list(folder.glob("out.onnx*"))
+    assert not list(folder.glob(".lissom-*"))
+
+
+def test_a_good_call_works(folder: Path) -> None:
+    assert compress(folder, "--calibration", str(folder / "data.npz"), "--keep-params", "0.8") == 0
+    assert (folder / "out.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code", "sentence"),
+    [
+        (lambda data: data[: len(data) // 2], 3, "expected an ONNX model"),
+        (lambda _: b"plain text, no protobuf", 3, "expected an ONNX model"),
+        (lambda _: b"", 3, "expected an ONNX model"),
+        (lambda _: network(opset=999).SerializeToString(), 3, "the model's is 999"),
+        (lambda _: network(opset=9).SerializeToString(), 3, "--convert-opset 11"),
+        (lambda _: network(np.full((64, 3, 3, 3), np.nan)).SerializeToString(), 2, "1728 that are NaN or infinite"),
+        (lambda _: network(np.full((64, 3, 3, 3), np.inf)).SerializeToString(), 2, "1728 that are NaN or infinite"),
+    ],
+    ids=["truncated", "no onnx", "empty", "unknown opset", "old opset", "nan", "inf"],
+)
+def test_bad_models(
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    spoil: Callable[[bytes], bytes],
+    code: int,
+    sentence: str,
+) -> None:
+    (folder / "in.onnx").write_bytes(spoil((folder / "in.onnx").read_bytes()))
+    got = compress(folder, "--shape", "image:1,3,8,8", "--keep-params", "0.5")
+    expect(folder, capsys, got, code, sentence)
+
+
+def test_a_missing_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    expect(folder, capsys, compress(folder, "--keep-params", "0.5", source="absent.onnx"), 3, "No such file")
+
+
+def test_a_weight_without_elements(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> net (float[N, 0] x) => (float[N, 4] y) { y = MatMul(x, w) }'
+    )
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros((0, 4), np.float32), "w"))
+    (folder / "in.onnx").write_bytes(proto.SerializeToString())
+    np.savez(folder / "data.npz", x=np.zeros((2, 0), np.float32))
+    got = compress(folder, "--calibration", str(folder / "data.npz"), "--keep-params", "0.5")
+    expect(folder, capsys, got, 2, "expected")
+
+
+@pytest.mark.parametrize("location", [None, "../weights.bin"], ids=["missing", "outside"])
+def test_bad_external_data(folder: Path, capsys: pytest.CaptureFixture[str], location: str | None) -> None:
+    onnx.save_model(network(), folder / "in.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    (folder / "weights.bin").unlink()
+    if location is not None:
+        proto = onnx.load_model(folder / "in.onnx", load_external_data=False)
+        proto.graph.initializer[0].external_data[0].value = location
+        (folder / "in.onnx").write_bytes(proto.SerializeToString())
+    got = compress(folder, "--shape", "image:1,3,8,8", "--keep-params", "0.5")
+    expect(folder, capsys, got, 3, "no such file" if location is None else "inside the model's folder")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "sentence"),
+    [
+        ({"image": images(4, 3, 9, 8)}, "expected shape [?, 3, 8, 8] for input 'image'"),
+        ({"image": images(4, 8, 8)}, "expected shape [?, 3, 8, 8] for input 'image'"),
+        ({"image": images(4, dtype=np.float64)}, "expected float32 for input 'image'"),
+        ({"image": images(4).astype(np.uint8)}, "expected float32 for input 'image'"),
+        ({"image": images(0)}, "is empty"),
+        ({"a": images(4), "b": images(4)}, "expected an array for input 'image'"),
+        ({"image": images(4), "labels": np.zeros(3, np.int64)}, "expected 4 entries in array 'labels'"),
+        ({"image": np.array([{"a": 1}], dtype=object)}, "without pickled objects"),
+    ],
+    ids=["extent", "rank", "float64", "uint8", "empty", "names", "labels", "pickle"],
+)
+def test_bad_calibration_data(
+    folder: Path, capsys: pytest.CaptureFixture[str], arrays: dict[str, np.ndarray], sentence: str
+) -> None:
+    np.savez(folder / "bad.npz", **arrays, allow_pickle=True)
+    got = compress(folder, "--calibration", str(folder / "bad.npz"), "--keep-params", "0.5")
+    expect(folder, capsys, got, 2, sentence)
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        ("absent.npz", "No such file"),
+        ("in.onnx", "expected data as .npz"),
+        ("no_such_module:function", "no_such_module"),
+        ("folder", "preprocess.toml"),
+    ],
+)
+def test_unreadable_calibration_data(
+    folder: Path, capsys: pytest.CaptureFixture[str], data: str, sentence: str
+) -> None:
+    (folder / "folder").mkdir()
+    name = data if ":" in data else str(folder / data)
+    expect(folder, capsys, compress(folder, "--calibration", name, "--keep-params", "0.5"), 2, sentence)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--keep-params", "0"], "keep_params"),
+        (["--keep-params", "1.5"], "keep_params"),
+        (["--keep-params", "-1"], "keep_params"),
+        (["--latency-ratio", "2"], "latency_ratio"),
+        (["--max-bytes", "0"], "max_bytes"),
+        (["--max-drop", "-0.1"], "max_drop"),
+        (["--max-drop", "0.1", "--drop", "sideways"], "drop"),
+        (["--keep-params", "many"], "a valid number"),
+        ([], "at least one of"),
+        (["--keep-params", "0.5", "--keep-macs", "0.5"], "one budget"),
+        (["--keep-params", "0.5", "--recipe", "no-such-recipe"], "no-such-recipe"),
+        (["--keep-macs", "0.5", "--recipe", "alds"], "alds"),
+        (["--keep-params", "0.5", "--include", "("], "regular expression"),
+        (["--keep-params", "0.5", "--no-such-flag"], "--no-such-flag"),
+        (["--keep-params", "0.5", "--shape", "image"], "expected --shape NAME"),
+        (["--keep-params", "0.5", "--shape", "picture:1,3,8,8"], "picture"),
+        (["--keep-params", "0.5", "--shape", "image:1,4,8,8"], "[1, 4, 8, 8]"),
+        (["--keep-params", "0.5", "--shape", "image:0,3,8,8"], "[0, 3, 8, 8]"),
+        (["--keep-params", "0.5", "--metric", "no-such-metric"], "no-such-metric"),
+        (["--keep-params", "0.5", "--threads", "0"], "threads"),
+    ],
+)
+def test_bad_flags(folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], sentence: str) -> None:
+    got = compress(folder, "--calibration", str(folder / "data.npz"), *words)
+    expect(folder, capsys, got, 2, sentence)
+
+
+def test_free_axes_without_data_or_shape(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    expect(folder, capsys, compress(folder, "--keep-params", "0.5"), 2, "--shape image")
+
+
+def test_a_goal_without_data(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    expect(folder, capsys, compress(folder, "--shape", "image:1,3,8,8", "--max-drop", "0.1"), 2, "--validation")
+
+
+@pytest.mark.parametrize("ep", ["no-such-ep", "cuda"])
+def test_an_absent_execution_provider(folder: Path, capsys: pytest.CaptureFixture[str], ep: str) -> None:
+    got = compress(folder, "--calibration", str(folder / "data.npz"), "--keep-params", "0.5", "--ep", ep)
+    expect(folder, capsys, got, 3, "CPUExecutionProvider")
+
+
+def test_an_existing_output_is_not_replaced(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "there.onnx").write_bytes(b"precious")
+    got = compress(folder, "--shape", "image:1,3,8,8", "--keep-params", "0.5", output="there.onnx")
+    expect(folder, capsys, got, 2, "--overwrite")
+    assert (folder / "there.onnx").read_bytes() == b"precious"
+
+
+def test_the_input_is_never_the_output(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (folder / "in.onnx").read_bytes()
+    got = compress(folder, "--shape", "image:1,3,8,8", "--keep-params", "0.5", "--overwrite", output="in.onnx")
+    expect(folder, capsys, got, 2, "other than the input")
+    assert (folder / "in.onnx").read_bytes() == before
+
+
+@pytest.mark.parametrize("output", ["absent/out.onnx", "."])
+def test_an_unwritable_output(folder: Path, capsys: pytest.CaptureFixture[str], output: str) -> None:
+    got = compress(folder, "--shape", "image:1,3,8,8", "--keep-params", "0.5", output=output)
+    expect(folder, capsys, got, 2, "expected a f")
+
+
+def test_no_output_at_all(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    got = main(["compress", str(folder / "in.onnx"), "--keep-params", "0.5"])
+    expect(folder, capsys, got, 2, "-o OUT.onnx")
+
+
+@pytest.mark.parametrize("recipe", ["alds", "minimax"])
+def test_a_budget_out_of_reach_names_the_least(folder: Path, capsys: pytest.CaptureFixture[str], recipe: str) -> None:
+    got = compress(folder, "--calibration", str(folder / "data.npz"), "--keep-params", "0.001", "--recipe", recipe)
+    expect(folder, capsys, got, 1, "the least that")
+
+
+def test_a_bad_recipe_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "recipe.toml").write_text("[low_rank]\nfoldings = [7]\n")
+    words = ["--calibration", str(folder / "data.npz"), "--keep-params", "0.5"]
+    expect(folder, capsys, compress(folder, *words, "--recipe", str(folder / "recipe.toml")), 2, "foldings")
+    (folder / "recipe.toml").write_text("this is no TOML")
+    expect(folder, capsys, compress(folder, *words, "--recipe", str(folder / "recipe.toml")), 2, "TOML")
