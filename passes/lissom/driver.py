@@ -13,7 +13,7 @@ import onnx
 from lissom_runtime.errors import UsageError
 from lissom_runtime.latency import PairedLatency, compare, measure
 from lissom_runtime.providers import ProviderRequest
-from lissom_runtime.session import open_session
+from lissom_runtime.session import open_session, run_session
 from lissom_runtime.target import Machine
 
 from lissom import pipeline
@@ -304,4 +304,4 @@ def _find(job: _Job, search: Search, share: float | None, scorer: Scorer) -> Fou
 
 def _require_runs(draft: Path, job: _Job) -> None:
     """The file as written loads and runs on the asked-for provider."""
-    open_session(draft, job.provider).run(None, dict(job.feeds))
+    run_session(open_session(draft, job.provider), job.feeds)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import onnx
 from lissom_runtime.errors import UsageError
 from lissom_runtime.providers import ProviderRequest
-from lissom_runtime.session import open_session
+from lissom_runtime.session import open_session, run_session
 
 from lissom.data import Feeds
 from lissom.graph.geometry import Geometry
@@ -89,6 +89,8 @@ def observe_shapes(model: Model, names: Sequence[str], feeds: Feeds) -> dict[str
     """
     given = {name: feeds[name].shape for name in names if name in feeds}
     wanted = [name for name in names if name not in feeds]
+    if not wanted:
+        return given
     return {**given, **{name: value.shape for name, value in next(_runs(model, wanted, [feeds])).items()}}
 
 
@@ -177,4 +179,4 @@ def _runs(model: Model, names: Sequence[str], batches: Iterable[Feeds]) -> Itera
 
 
 def _named(session: Any, names: Sequence[str], feeds: Feeds) -> dict[str, Array]:
-    return dict(zip(names, session.run(list(names), feeds), strict=True)) if names else {}
+    return dict(zip(names, run_session(session, feeds, names), strict=True)) if names else {}

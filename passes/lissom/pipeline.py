@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from lissom_runtime.errors import UsageError, VerificationError
-from lissom_runtime.session import open_session
+from lissom_runtime.errors import LoadError, UsageError, VerificationError
+from lissom_runtime.session import open_session, run_session
 
 from lissom.allocate.alds import alds
 from lissom.allocate.minimax import minimax
@@ -26,6 +26,7 @@ from lissom.graph.count import count_macs, count_parameters, mac_tensors
 from lissom.graph.layers import Layer, activations, find_layers
 from lissom.graph.model import Model, constant
 from lissom.graph.naming import name_nodes
+from lissom.graph.random import random_outputs
 from lissom.graph.shapes import infer_shapes
 from lissom.graph.sharing import share_constants, unshare_constants
 from lissom.graph.spec import require_legal, require_valid
@@ -278,20 +279,34 @@ def require_same(expected: Model, actual: Model, feeds: Feeds, what: str) -> flo
         The largest difference of any output, relative to the largest value of that output.
 
     Raises:
-        VerificationError: `actual` is not a valid model, or differs by more than `TOLERANCE`.
+        LoadError: ONNX Runtime cannot run `expected`.
+        UsageError: they differ in an output that is random.
+        VerificationError: `actual` is not a valid model, does not run, or differs by more than `TOLERANCE`.
     """
-    proto = actual.to_proto()
-    require_valid(proto)
-    wanted = open_session(expected.to_proto().SerializeToString()).run(None, dict(feeds))
-    got = open_session(proto.SerializeToString()).run(None, dict(feeds))
+    original, proto = expected.to_proto(), actual.to_proto()
+    require_valid(proto, original)
+    wanted = run_session(open_session(original.SerializeToString()), feeds)
+    try:
+        got = run_session(open_session(proto.SerializeToString()), feeds)
+    except LoadError as error:
+        raise VerificationError(f"expected {what} to run like what it was made from, but: {error}") from error
+    drawn = random_outputs(expected)
     worst = 0.0
     for value, other, declared in zip(wanted, got, actual.outputs, strict=True):
-        if np.shape(value) != np.shape(other):
+        alike = np.shape(value) == np.shape(other)
+        difference = _difference(value, other) if alike else float("inf")
+        if difference > TOLERANCE and declared.name in drawn:
+            node = drawn[declared.name]
+            raise UsageError(
+                f"expected outputs that are the same in every run, but {declared.name!r} depends on the random "
+                f"numbers of node {node.name!r} ({node.op})"
+            )
+        if not alike:
             raise VerificationError(
                 f"expected output {declared.name!r} of shape {list(np.shape(value))}, but {what} gives "
                 f"{list(np.shape(other))}"
             )
-        worst = max(worst, _difference(value, other))
+        worst = max(worst, difference)
     if worst > TOLERANCE:
         raise VerificationError(
             f"expected {what} to compute what was planned within {TOLERANCE:g} of the largest output, "

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from lissom_runtime.accuracy import COMPARING, Score, evaluate_all, require_metric
 from lissom_runtime.errors import UsageError
 from lissom_runtime.providers import ProviderRequest
-from lissom_runtime.session import open_session
+from lissom_runtime.session import open_session, run_session
 
 from lissom.data import Dataset, Feeds, InputSpec
 
@@ -76,7 +76,7 @@ class Scorer:
 
     @cached_property
     def _output_rank(self) -> int:
-        return int(np.ndim(self._original.run(None, dict(self._feeds))[0]))
+        return int(np.ndim(run_session(self._original, self._feeds)[0]))
 
     def _score(self, compressed: bytes | Path, metrics: Sequence[str]) -> list[tuple[Score, Score]]:
         session = open_session(compressed, self._provider)

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from lissom_runtime.errors import UsageError, VerificationError
 from lissom_runtime.functions import load_function
 from lissom_runtime.latency import Feeds, Runnable
+from lissom_runtime.ort_errors import reported
 
 Array = npt.NDArray[Any]
 Outputs = Mapping[str, Array]
@@ -178,7 +179,8 @@ def _decibel(signal: float, noise: float) -> float:
 def _run(model: Model, feeds: Feeds) -> dict[str, Array]:
     """Outputs by name, all finite."""
     names = [output.name for output in model.get_outputs()]
-    outputs = dict(zip(names, model.run(names, feeds), strict=True))
+    with reported("expected the model to run on the data"):
+        outputs = dict(zip(names, model.run(names, feeds), strict=True))
     for name, array in outputs.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise VerificationError(f"expected finite outputs, got NaN or infinity in {name}")

@@ -9,7 +9,7 @@ Nothing else is changed, denormals included, so that what is measured is what th
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,19 @@ def open_session(model: bytes | Path, request: ProviderRequest | None = None) ->
         session = onnxruntime.InferenceSession(source, options, providers=providers or None, enable_fallback=0)
     check_placement(session, request)
     return session
+
+
+def run_session(
+    session: onnxruntime.InferenceSession, feeds: Mapping[str, Any], names: Sequence[str] | None = None
+) -> list[Any]:
+    """The outputs (default: all that the model declares; else those of `names`) of one run.
+
+    Raises:
+        LoadError: onnxruntime fails while it runs the model.
+    """
+    with reported(f"expected the model to run in onnxruntime {onnxruntime.__version__}"):
+        outputs: list[Any] = session.run(None if names is None else list(names), dict(feeds))
+    return outputs
 
 
 def check_placement(session: onnxruntime.InferenceSession, request: ProviderRequest) -> None:

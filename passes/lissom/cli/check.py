@@ -64,7 +64,7 @@ def check(
         raise typer.BadParameter(f"expected --drop absolute or relative, but got {drop!r}")
     provider = flags.parse_provider(ep, ep_option, ep_library, custom_op_library, threads)
     first, second = read_proto(original), read_proto(compressed)
-    require_valid(second)
+    require_valid(second, first)
     _require_same_interface(first, second)
     specs = input_specs(first.graph.input)
     specs = [spec for spec in specs if spec.name not in {tensor.name for tensor in first.graph.initializer}]
@@ -90,7 +90,8 @@ def check(
         )
     if max_latency_ratio is not None and report.latency.high > max_latency_ratio:
         raise GoalMissed(
-            f"expected a latency ratio of at most {max_latency_ratio:g}, but the interval reaches {report.latency.high:.4g}"
+            f"expected a latency ratio of at most {max_latency_ratio:g}, "
+            f"but the interval reaches {report.latency.high:.4g}"
         )
 
 

@@ -20,14 +20,12 @@ import onnx
 import onnxruntime as ort
 
 from lissom.graph.model import Model, Node, Tensor, constant, is_constant, is_standard, node_to_proto
+from lissom.graph.random import GENERATORS
 from lissom.graph.steps import Change, Outcome
 
 GROWTH_BYTES = 4096
 """Results up to this size are folded even when they are larger than their inputs."""
 
-_RANDOM = frozenset(
-    {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
-)
 _KEPT = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Constant"})
 _WEIGHT_READERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization"})
 
@@ -91,7 +89,7 @@ def _attribute_value(node: Node) -> np.ndarray[Any, Any] | None:
 def _is_foldable(model: Model, node: Node) -> bool:
     return bool(
         node.domain in (None, "", "ai.onnx")
-        and node.op not in _RANDOM | _KEPT
+        and node.op not in GENERATORS | _KEPT
         and node.inputs
         and _is_inner(model, node)
         and all(is_constant(tensor) or tensor.is_empty() for tensor in node.inputs)

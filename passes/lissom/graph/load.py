@@ -17,7 +17,7 @@ import onnx.inliner
 import onnx.version_converter
 from lissom_runtime.errors import LoadError, UsageError
 
-from lissom.graph.model import Model
+from lissom.graph.model import LEAST_IR, Model
 
 LEAST_OPSET = 11
 """Oldest opset that the passes understand."""
@@ -107,12 +107,24 @@ def _convert(proto: onnx.ModelProto, opset: int, target: int, newest: int) -> on
         proto = onnx.inliner.inline_local_functions(proto)
         del proto.functions[:]
     try:
-        return onnx.version_converter.convert_version(proto, target)
+        return _declare_initializers(onnx.version_converter.convert_version(proto, target))
     except Exception as error:  # the converter raises whatever its C++ adapters throw
         raise LoadError(
             f"expected a model that converts from opset {opset} to {target}, but the converter says: "
             f"{_first_line(error)}"
         ) from error
+
+
+def _declare_initializers(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Below IR 4 every initializer is an input as well; the converter adds some that are none."""
+    if proto.ir_version < LEAST_IR:
+        declared = {value.name for value in proto.graph.input}
+        proto.graph.input.extend(
+            onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            for tensor in proto.graph.initializer
+            if tensor.name not in declared
+        )
+    return proto
 
 
 def _load_external_data(proto: onnx.ModelProto, folder: Path) -> None:

@@ -194,7 +194,7 @@ class Model:
 
 def constant(name: str, values: np.ndarray[Any, Any]) -> Tensor:
     """A constant tensor of the graph."""
-    return gs.Constant(name, np.ascontiguousarray(values))
+    return gs.Constant(name, np.asarray(values, order="C"))  # np.ascontiguousarray gives scalars an axis
 
 
 def variable(name: str, like: Tensor | None = None) -> Tensor:

@@ -61,6 +61,8 @@ def build_report(
         remarks=remarks,
         steps=[StepEntry(name=name, changes=len(o.changes)) for name, o in study.canonical.outcomes.items()],
         level=plan.level,
+        resource=search.resource,
+        least_share=search.least_share,
         before=_size(study.canonical.original),
         predicted=_predicted(study, search, plan),
         after=None if candidate is None else _size(candidate.totals),

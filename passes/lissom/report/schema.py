@@ -161,6 +161,9 @@ class Report(_Part):
     Attributes:
         status: "met", "missed" (a bound or the goal was not reached) or "dry-run".
         model: name and SHA-256 of the input file.
+        level: largest error of any option taken.
+        resource: what was limited: params, macs, bytes or latency_us.
+        least_share: the smallest share of it that any choice of options would keep, as predicted.
         predicted: what the plan adds up to.
         verified: largest difference between the compressed model and the plan, relative to the largest output.
     """
@@ -176,6 +179,8 @@ class Report(_Part):
     remarks: Sequence[str]
     steps: Sequence[StepEntry]
     level: float
+    resource: str
+    least_share: float
     before: Size
     predicted: CostEntry
     after: Size | None = None

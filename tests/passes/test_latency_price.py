@@ -1,0 +1,141 @@
+"""The latency table: measured once, monotone, and only what may be faster is offered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from graph.onnx_text import floats, model
+from lissom import pipeline
+from lissom.graph.layers import Layer
+from lissom.lowrank import propose
+from lissom.options import Menu
+from lissom.price import latency as price
+from lissom.price.cache import Cache
+from lissom.price.chain import chain
+from lissom.price.latency import LatencyTable
+from lissom_runtime.latency import Samples
+from lissom_runtime.providers import ProviderRequest
+from lissom_runtime.session import open_session
+
+pytestmark = pytest.mark.ort
+
+TEXT = (
+    "net (float[1, 16, 12, 12] x) => (float[1, 32, H, W] y) { y = Conv <pads = [1, 1, 1, 1], strides = [2, 2]> (x, w) }"
+)
+
+
+@pytest.fixture(scope="module")
+def layer() -> Layer:
+    canonical = pipeline.canonicalise(model(TEXT, w=floats(0, 32, 16, 3, 3)), {"x": floats(1, 1, 16, 12, 12)})
+    return canonical.layers[0]
+
+
+@pytest.fixture
+def menu(layer: Layer) -> Menu:
+    ladders = propose.ladders(layer.name, layer.weight, layer.geometry, "frobenius", (0, 1, 2, 3), ("input", "output"))
+    return propose.menu(layer.name, layer.weight, layer.geometry, "frobenius", ladders)
+
+
+class Clock:
+    """Stands for the measurement: latency by multiply-accumulates, with a fixed wobble."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, wobble: float = 0.0) -> None:
+        self.networks = 0
+        self._rng = np.random.default_rng(0)
+        self._wobble = wobble
+        monkeypatch.setattr(price, "compare_many", self)
+        monkeypatch.setattr(price, "open_session", lambda content, _: len(content))
+
+    def __call__(self, runs: Sequence[tuple[Any, Any]], schedule: object) -> list[Samples]:
+        self.networks += len(runs)
+        times = [100.0 + size * 0.01 * (1 + self._wobble * self._rng.random()) for size, _ in runs]
+        return [Samples(np.array([us, us]), 1, 1.0) for us in times]
+
+
+def table(tmp_path: Path, block: int = 8) -> LatencyTable:
+    return LatencyTable(ProviderRequest(), {"cpu": "a test"}, block, pipeline.EMIT, Cache(tmp_path))
+
+
+def test_only_block_multiples_that_do_less_work_are_priced(
+    tmp_path: Path, layer: Layer, menu: Menu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Clock(monkeypatch)
+    priced = table(tmp_path).price(layer, menu)
+    assert priced.ladders
+    for ladder in priced.ladders:
+        assert (ladder.steps % 8 == 0).all()
+        assert (ladder.macs < layer.geometry.macs).all()
+        sliced = 16 if ladder.parameters["side"] == "input" else 32
+        assert ladder.parameters["groups"] == 1 or sliced // int(ladder.parameters["groups"]) % 8 == 0
+
+
+def test_latency_never_falls_along_a_ladder_and_stays_below_dense(
+    tmp_path: Path, layer: Layer, menu: Menu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Clock(monkeypatch, wobble=0.5)
+    priced = table(tmp_path).price(layer, menu)
+    dense = priced.dense.cost.get("latency_us")
+    assert priced.ladders
+    for ladder in priced.ladders:
+        curve = ladder.cost("latency_us")
+        assert (np.diff(curve) >= 0).all()
+        assert (curve < dense).all()
+
+
+def test_a_second_table_on_the_same_cache_measures_nothing(
+    tmp_path: Path, layer: Layer, menu: Menu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch, wobble=0.5)
+    first = table(tmp_path).price(layer, menu)
+    measured = clock.networks
+    second = table(tmp_path).price(layer, menu)
+    assert measured > 0
+    assert clock.networks == measured
+    assert [list(a.cost("latency_us")) for a in first.ladders] == [list(b.cost("latency_us")) for b in second.ladders]
+
+
+def test_another_processor_or_provider_is_measured_again(
+    tmp_path: Path, layer: Layer, menu: Menu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    table(tmp_path).price(layer, menu)
+    measured = clock.networks
+    other = LatencyTable(ProviderRequest(threads=2), {"cpu": "a test"}, 8, pipeline.EMIT, Cache(tmp_path))
+    other.price(layer, menu)
+    assert clock.networks == 2 * measured
+
+
+@pytest.mark.parametrize("content", ["", "no JSON", "[]", '{"value": "fast"}', '{"value": -1}'])
+def test_a_broken_cache_file_is_as_good_as_none(tmp_path: Path, content: str) -> None:
+    cache = Cache(tmp_path)
+    cache.put({"key": 1}, 2.5)
+    assert cache.get({"key": 1}) == 2.5
+    (file,) = tmp_path.rglob("*.json")
+    file.write_text(content)
+    assert cache.get({"key": 1}) is None
+
+
+def test_a_cache_that_cannot_be_written_is_not_missed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    cache = Cache(tmp_path / "file")
+    cache.put({"key": 1}, 2.5)
+    assert cache.get({"key": 1}) is None
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_a_chain_runs_and_holds_one_dense_copy_and_the_candidates(layer: Layer, copies: int) -> None:
+    parameters = {"folding": 0, "side": "input", "groups": 1, "rank": 8}
+    content, feeds = chain(layer, copies, lambda *where: pipeline.emit_random(*where[:2], parameters, where[2]))
+    session = open_session(content)
+    assert session.run(None, dict(feeds))[0].shape == (1, 32, 6, 6)
+    dense, _ = chain(layer, copies, None)
+    assert (len(content) < len(dense)) == (copies > 1)
+
+
+def test_a_real_measurement_gives_positive_latencies(tmp_path: Path, layer: Layer, menu: Menu) -> None:
+    priced = table(tmp_path).price(layer, menu)
+    assert priced.dense.cost.get("latency_us") > 0
