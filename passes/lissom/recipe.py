@@ -43,7 +43,7 @@ class LowRank(_Strict):
 
     foldings: tuple[Annotated[int, Field(ge=0, le=3)], ...] = (0,)
     sides: tuple[Side, ...] = ("input",)
-    metric: Metric = "spectral"
+    metric: Metric = "code"
     rank_multiple: Annotated[int, Field(ge=1)] | Literal["target"] = 1
 
 

@@ -47,13 +47,19 @@ def test_a_difference_of_a_tenth_is_found_on_the_same_machine() -> None:
     assert found == 20
 
 
-def test_going_first_and_linear_drift_cancel_within_a_round() -> None:
-    slope = 1 + 0.001 * np.arange(400)
-    first = np.array([0, 1] * 100)
-    a = 100 * 1.05 ** (1 - first) * np.exp(np.log(slope[[0, 3]]).mean())
-    b = 100 * 1.05**first * np.exp(np.log(slope[[1, 2]]).mean())
-    interval = ratio_interval(a, b)
-    np.testing.assert_allclose([interval.low, interval.ratio, interval.high], 1, rtol=1e-5)
+def test_going_first_and_linear_drift_cancel() -> None:
+    times = np.arange(800).reshape(200, 4)
+    drift = 100 + 0.1 * times
+    a, b = drift[:, [0, 3]] * [1.05, 1], drift[:, [1, 2]] * [1, 1.05]
+    interval = ratio_interval(a.ravel(), b.ravel())
+    np.testing.assert_allclose([interval.low, interval.ratio, interval.high], 1, rtol=2e-3)
+
+
+def test_spikes_in_the_longer_one_do_not_pull_the_ratio() -> None:
+    generator = np.random.default_rng(0)
+    a = 1000 * np.where(generator.random(400) < 0.35, 5.0, 1.0) * generator.uniform(1, 1.01, 400)
+    b = 200 * np.where(generator.random(400) < 0.1, 5.0, 1.0) * generator.uniform(1, 1.01, 400)
+    assert ratio_interval(a, b).ratio == pytest.approx(0.2, rel=0.02)
 
 
 @given(a=positive, b=positive)

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any
 
-import ml_dtypes
 import numpy as np
+import onnx
 
 from lissom.graph.model import Model, Node, Tensor, is_constant
 
@@ -74,6 +74,8 @@ def _is_parameter(tensor: Tensor) -> bool:
 
 
 def _is_floating(dtype: Any) -> bool:
-    if dtype is None or isinstance(dtype, int):
+    """Whether elements are floating-point; `dtype` is NumPy's, or the number in the file of a type that it lacks."""
+    if dtype is None:
         return False
-    return np.issubdtype(dtype, np.floating) or np.dtype(dtype) == np.dtype(ml_dtypes.bfloat16)
+    known = onnx.helper.tensor_dtype_to_np_dtype(dtype) if isinstance(dtype, int) else np.dtype(dtype)
+    return known.name.startswith(("float", "bfloat"))

@@ -133,7 +133,7 @@ def weight_obstacle(node: Node) -> str | None:
             return "the weight is quantised (DequantizeLinear); expected a float32 constant"
         return f"the weight comes from {producer}; expected a constant"
     if weight.dtype != np.float32:
-        return f"the weight is {np.dtype(weight.dtype).name}; expected float32"
+        return f"the weight is {weight.values.dtype.name}; expected float32"
     if node.op == "Conv" and node.attrs.get("group", 1) != 1:
         return f"the convolution has {node.attrs['group']} groups; expected 1"
     if node.op == "Gemm" and node.attrs.get("transA", 0):

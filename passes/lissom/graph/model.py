@@ -10,7 +10,7 @@ graphsurgeon.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -19,6 +19,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from lissom_runtime.errors import LoadError
+from onnx_graphsurgeon.ir.tensor import LazyValues
 
 gs.logger.G_LOGGER.severity = gs.logger.G_LOGGER.CRITICAL
 
@@ -171,6 +172,8 @@ class Model:
 
     def to_proto(self) -> onnx.ModelProto:
         """The model as a protobuf, with all that the original file said and the edit did not touch."""
+        for body in (self.graph, *self.graph.subgraphs(recursive=True)):
+            _seal(body)
         proto: onnx.ModelProto = gs.export_onnx(self.graph, do_type_check=False)
         domains = {entry.domain for entry in self._header.opset_import}
         extra = [entry for entry in proto.opset_import if entry.domain not in domains]
@@ -221,6 +224,7 @@ def is_variable(tensor: Tensor) -> bool:
 
 def node_to_proto(node: Node) -> onnx.NodeProto:
     """One node as a protobuf."""
+    _seal_all(node.attrs.values())
     proto: onnx.NodeProto = gs.exporters.onnx_exporter.OnnxExporter.export_node(node)
     return proto
 
@@ -240,6 +244,22 @@ def element_bytes(dtype: Any) -> float:
     if dtype in (ml_dtypes.int4, ml_dtypes.uint4):
         return 0.5
     return float(np.dtype(dtype).itemsize)
+
+
+def _seal(graph: Graph) -> None:
+    """Makes protobufs of the constants of one graph that graphsurgeon cannot write."""
+    _seal_all(graph.tensors().values())
+    for node in graph.nodes:
+        _seal_all(node.attrs.values())
+
+
+def _seal_all(values: Iterable[Any]) -> None:
+    """Of `values`, strings and numbers that NumPy lacks (graphsurgeon writes pointers, unpacked int4)."""
+    for tensor in values:
+        if isinstance(tensor, gs.Constant) and not isinstance(tensor._values, LazyValues):  # noqa: SLF001  `values` loads
+            array = tensor.values
+            if array.dtype.kind not in "biuf":
+                tensor.values = LazyValues(onnx.numpy_helper.from_array(array, tensor.name))
 
 
 def _copy_value(value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
