@@ -39,23 +39,7 @@ def decode(path: Path, start: int, stop: int) -> dict[str, np.ndarray]:
 
 
 FONT = "DejaVuSans.ttf"
-WORDS = [
-    "lithe",
-    "thin",
-    "supple",
-    "graceful",
-    "layer",
-    "rank",
-    "group",
-    "kernel",
-    "image",
-    "batch",
-    "weight",
-    "latency",
-    "0123456789",
-    "width",
-    "height",
-]
+WORDS = ["lithe", "thin", "supple", "graceful", "layer", "rank", "group", "kernel", "image", "0123456789"]
 
 
 def text_images(count: int, height: int, width: int, lines: int, seed: int) -> np.ndarray:

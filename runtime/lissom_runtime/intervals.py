@@ -6,10 +6,10 @@ independent and a mean means little. Four steps take each of these out:
 1. *Mirrored rounds.* Samples come in the order A B B A, so that each block of whole rounds sees both sessions first
    equally often, and at the same times on average: the effect of going first and linear drift cancel.
 2. *Blocks.* Rounds are cut into `BLOCKS` consecutive blocks, much longer than an episode, so nearly independent.
-3. *Ratio of medians.* One observation a block, log(median b) - log(median a): spikes drop out of each session by itself.
-   (The median of paired log ratios is spoilt by a spike in either of two samples, and more often in the longer one: on a
+3. *Ratio of medians.* One observation a block, log(median b) - log(median a): spikes drop out of each session alone.
+   (The median of paired log ratios is spoilt by a spike in either of two samples, more often in the longer one: on a
    processor shared with busier programs it gave 0.19 where the ratio of medians was 0.22.)
-4. *Signed ranks.* The Hodges-Lehmann estimate (median of all pairwise averages) of the block medians, with the exact
+4. *Signed ranks.* The Hodges-Lehmann estimate (median of all pairwise averages) of the observations, with the exact
    interval that inverts Wilcoxon's signed-rank test. It assumes independent symmetric observations and nothing about
    their spread, so blocks may be unequally noisy, and it needs no bootstrap: the result is a function of the data.
 
@@ -30,11 +30,11 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 
 BLOCKS = 12
-"""Block medians that the interval rests on: enough for 99.9 %, few enough that each is long.
+"""Observations that the interval rests on: enough for 99.9 %, few enough that each is long.
 
 Simulated (spikes, drift, own noise; 200 comparisons of equal sessions, 99 %): with noise correlated 0.8 from sample to
-sample, 200 samples cover 1 in 98.5 %; 40 samples only in 88 %, and in 98.5 % with uncorrelated noise. So few samples are
-for networks that run long, whose samples are far apart.
+sample, 200 samples cover 1 in 98.5 %; 40 samples only in 88 %, and in 98.5 % with uncorrelated noise. So few samples
+are for networks that run long, whose samples are far apart.
 """
 
 

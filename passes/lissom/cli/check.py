@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import onnx
-import rich.table
 import typer
 from lissom_runtime.errors import GoalMissed, VerificationError
 from lissom_runtime.latency import compare
@@ -17,6 +16,7 @@ from pydantic import BaseModel
 
 from lissom.cli import flags
 from lissom.cli.console import Console, write_json
+from lissom.cli.render import add_latency, score_table
 from lissom.data import first_feeds, input_specs, open_dataset
 from lissom.graph.load import read_proto
 from lissom.graph.spec import require_valid
@@ -111,20 +111,6 @@ def _require_same_interface(first: onnx.ModelProto, second: onnx.ModelProto) -> 
 
 
 def _render(report: Check) -> None:
-    out = Console.out()
-    table = rich.table.Table("", report.original, report.compressed, "difference", box=None)
-    for score in report.accuracy:
-        table.add_row(
-            f"{score.metric} (n={score.n}, {score.data})",
-            f"{score.before:.4f}",
-            f"{score.after:.4f}",
-            f"{-score.drop:+.4f}",
-        )
-    latency = report.latency
-    table.add_row(
-        "latency µs, median",
-        f"{latency.original['median_us']:,.0f}",
-        f"{latency.compressed['median_us']:,.0f}",
-        f"{latency.ratio:.3f} [{latency.low:.3f}, {latency.high:.3f}] {latency.verdict}",
-    )
-    out.print(table)
+    table = score_table(report.accuracy)
+    add_latency(table, report.latency)
+    Console.out().print(table)

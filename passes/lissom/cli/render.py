@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import rich.markup
 import rich.table
 
 from lissom.cli.console import Console
-from lissom.report.schema import LayerEntry, RefusalEntry, Report
+from lissom.report.schema import AccuracyEntry, LatencyEntry, LayerEntry, RefusalEntry, Report
 
 SHOWN_REFUSALS = 5
 """Refusals that are printed without -v."""
@@ -77,22 +78,36 @@ def _summary(report: Report) -> rich.table.Table:
         table.add_row(label, f"{old:,}", f"{new:,.0f}", f"{new / old:.3f}" if old else "")
     if after is None and predicted.latency_us is not None:
         table.add_row("latency µs (predicted)", "", f"{predicted.latency_us:,.0f}", "")
-    for score in report.accuracy:
-        table.add_row(
-            f"{score.metric} (n={score.n}, {score.data})",
-            f"{score.before:.4f}",
-            f"{score.after:.4f}",
-            f"-{score.drop:.4f}",
-        )
+    _add_scores(table, report.accuracy)
     if report.latency is not None:
-        latency = report.latency
-        table.add_row(
-            "latency µs, median",
-            f"{latency.original['median_us']:,.0f}",
-            f"{latency.compressed['median_us']:,.0f}",
-            f"{latency.ratio:.3f} [{latency.low:.3f}, {latency.high:.3f}] {latency.verdict}",
-        )
+        add_latency(table, report.latency)
     return table
+
+
+def score_table(scores: Sequence[AccuracyEntry]) -> rich.table.Table:
+    """One row a score."""
+    table = rich.table.Table("", "before", "after", "change", box=None)
+    _add_scores(table, scores)
+    return table
+
+
+def add_latency(table: rich.table.Table, latency: LatencyEntry) -> None:
+    """A row for a paired measurement."""
+    table.add_row(
+        "latency, median",
+        f"{latency.original['median_us']:,.0f} µs",
+        f"{latency.compressed['median_us']:,.0f} µs",
+        f"{latency.ratio:.3f} [{latency.low:.3f}, {latency.high:.3f}] {latency.verdict}",
+    )
+
+
+def _add_scores(table: rich.table.Table, scores: Sequence[AccuracyEntry]) -> None:
+    for score in scores:
+        if score.metric == "output":
+            before, after, change = "", f"{score.after:.1f} dB", "signal to noise against the original's outputs"
+        else:
+            before, after, change = f"{score.before:.4f}", f"{score.after:.4f}", f"{-score.drop:+.4f}"
+        table.add_row(f"{score.metric}, n={score.n}, {Path(score.data).name}", before, after, change)
 
 
 def _change(before: float, after: float) -> str:
