@@ -106,7 +106,7 @@ def _add_scores(table: rich.table.Table, scores: Sequence[AccuracyEntry]) -> Non
         if score.metric == "output":
             before, after, change = "", f"{score.after:.1f} dB", "signal to noise against the original's outputs"
         else:
-            before, after, change = f"{score.before:.4f}", f"{score.after:.4f}", f"{-score.drop:+.4f}"
+            before, after, change = f"{score.before:.4f}", f"{score.after:.4f}", f"{score.after - score.before:+.4f}"
         table.add_row(f"{score.metric}, n={score.n}, {Path(score.data).name}", before, after, change)
 
 

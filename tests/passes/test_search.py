@@ -1,0 +1,99 @@
+"""Bounds that only the finished model shows are held or reported missed; goals are bisected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from lissom import pipeline
+from lissom.options import Cost, Menu, Option
+from lissom.progress import silent
+from lissom.search import GOAL_STEPS, REPLANS, Search
+from lissom_runtime.errors import GoalMissed
+
+
+class Bench:
+    """A network of 1000 parameters, 900 of them in one site that can shrink to 100; candidates are their own share."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, realised: Callable[[float], float], objective: str = "minimax"):
+        self.built: list[float] = []
+        dense = Option("site", "dense", {}, Cost(900, 3600, 900), 0.0, "code")
+        ladder = SimpleNamespace(cost=lambda _: SimpleNamespace(min=lambda: 100.0))
+        study: Any = SimpleNamespace(
+            menus=[Menu("site", dense, [ladder])],  # type: ignore[list-item]  # only its least cost is asked for
+            canonical=SimpleNamespace(totals=SimpleNamespace(params=1000)),
+            recipe=SimpleNamespace(name="a test", allocate=SimpleNamespace(objective=objective)),
+        )
+        monkeypatch.setattr(pipeline, "allocate", self.allocate)
+        monkeypatch.setattr(pipeline, "apply", self.apply)
+        self.search = Search(study, "params", 1000.0, lambda candidate: realised(candidate))  # type: ignore[arg-type]
+
+    def allocate(self, _: object, resource: str, limit: float) -> float:
+        assert resource == "params"
+        if limit < 100:
+            raise GoalMissed("too small")
+        return (limit + 100) / 1000
+
+    def apply(self, _: object, plan: float) -> float:
+        self.built.append(plan)
+        return plan
+
+
+def test_a_plan_that_keeps_its_prediction_is_taken_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(monkeypatch, lambda share: share)
+    found = bench.search.candidate(0.5)
+    assert (found.missed, bench.built) == ("", [pytest.approx(0.5)])
+
+
+def test_a_plan_that_misses_is_tightened_until_the_model_holds_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(monkeypatch, lambda share: share + 0.05)
+    found = bench.search.candidate(0.5)
+    assert found.missed == ""
+    assert len(bench.built) == 2
+    assert bench.built[1] + 0.05 <= 0.5
+
+
+def test_a_bound_that_keeps_being_missed_is_reported_with_the_nearest_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(monkeypatch, lambda share: 0.9 + 0.01 * share)
+    found = bench.search.candidate(0.8)
+    assert "at most 0.8 of the params" in found.missed
+    assert len(bench.built) <= 1 + REPLANS
+    assert float(found.candidate) == min(bench.built)  # type: ignore[arg-type]  # candidates are shares here
+    assert all(not step.met for step in bench.search.tries)
+
+
+def test_an_unreachable_share_names_the_least(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(monkeypatch, lambda share: share)
+    with pytest.raises(GoalMissed, match=r"can reach is 0\.2"):
+        bench.search.candidate(0.1)
+
+
+@pytest.mark.parametrize(("objective", "missed"), [("alds", False), ("minimax", True)])
+def test_only_the_published_search_may_end_half_a_percent_above(
+    monkeypatch: pytest.MonkeyPatch, objective: str, missed: bool
+) -> None:
+    bench = Bench(monkeypatch, lambda _: 0.5 * 1.004, objective)
+    assert bool(bench.search.candidate(0.5).missed) == missed
+
+
+@pytest.mark.parametrize("threshold", [0.25, 0.5, 0.9])
+def test_a_goal_is_bisected_to_the_smallest_share_that_holds_it(
+    monkeypatch: pytest.MonkeyPatch, threshold: float
+) -> None:
+    bench = Bench(monkeypatch, lambda share: share)
+    found = bench.search.smallest_within(0.01, lambda c: 0.0 if float(c) >= threshold else 1.0, None, silent)  # type: ignore[arg-type]
+    width = 0.8 / 2**GOAL_STEPS
+    assert found.missed == ""
+    assert threshold <= float(found.candidate) <= threshold + width + 1e-12  # type: ignore[arg-type]
+    assert len(bench.search.tries) == GOAL_STEPS
+
+
+def test_a_goal_within_a_bound_starts_at_the_bound_and_stops_when_that_loses_too_much(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench(monkeypatch, lambda share: share)
+    found = bench.search.smallest_within(0.01, lambda _: 0.3, 0.6, silent)
+    assert "the mildest candidate loses 0.3" in found.missed
+    assert bench.built == [pytest.approx(0.6)]
