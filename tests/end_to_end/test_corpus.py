@@ -1,0 +1,97 @@
+"""Every model of the ONNX backend test corpus comes through the lossless steps unharmed, or is declined.
+
+Floors keep the coverage: about nine tenths of what onnx 1.23 and ONNX Runtime 1.32 give. `-s` shows the tables;
+`benchmarks/corpus.py` prints those of the whole corpus.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from end_to_end.corpus import (
+    FOLDERS,
+    LOW_RANK,
+    NODE_SHARDS,
+    Case,
+    Verdict,
+    folder_cases,
+    frozen,
+    judge,
+    node_cases,
+    table,
+)
+from end_to_end.light import NAMES, has_op, light_case
+
+pytestmark = [pytest.mark.ort, pytest.mark.slow]
+
+EQUAL = {"simple": 16, "pytorch-converted": 75, "pytorch-operator": 33}
+"""Least number of models of a family whose outputs stay equal."""
+
+FACTORISED = {"simple": 0, "pytorch-converted": 18, "pytorch-operator": 1}
+"""Least number of models of a family that get low-rank pairs."""
+
+NODE_EQUAL = (190, 185, 125, 170, 90, 165, 105, 350)
+"""The same by shard of the node models."""
+
+FROZEN_EQUAL = (38, 42, 30, 27, 21, 28, 17, 75)
+"""The same for their twins with constants."""
+
+FROZEN_CHANGED = {
+    "lift constants": (9, 0, 0, 3, 0, 15, 0, 45),
+    "un-share constants": (0, 0, 0, 0, 0, 0, 0, 6),
+    "fold constants": (9, 0, 0, 3, 0, 0, 0, 45),
+    "infer shapes": (12, 4, 4, 7, 3, 15, 0, 45),
+    LOW_RANK: (1, 0, 5, 0, 8, 0, 0, 0),
+}
+"""Least number of these twins that a step changes, by shard."""
+
+
+def judged(cases: Iterable[Case], folder: Path) -> list[Verdict]:
+    """Verdicts on all cases, of which none is "failed"."""
+    verdicts = [judge(case, folder) for case in cases]
+    sys.stdout.write("\n" + table(verdicts))
+    failed = [f"{verdict.name}: {verdict.reason}" for verdict in verdicts if verdict.status == "failed"]
+    assert not failed, "\n".join(failed)
+    return verdicts
+
+
+def equal(verdicts: Iterable[Verdict]) -> int:
+    return sum(verdict.status == "equal" for verdict in verdicts)
+
+
+def changed(verdicts: Iterable[Verdict], step: str) -> int:
+    return sum(verdict.status == "equal" and verdict.changed.get(step, 0) > 0 for verdict in verdicts)
+
+
+@pytest.mark.parametrize("family", FOLDERS)
+def test_shipped_models_stay_equal_or_are_declined(family: str, tmp_path: Path) -> None:
+    verdicts = judged(folder_cases(family), tmp_path)
+    assert equal(verdicts) >= EQUAL[family]
+    assert changed(verdicts, LOW_RANK) >= FACTORISED[family]
+
+
+@pytest.mark.parametrize("shard", range(NODE_SHARDS))
+def test_node_models_stay_equal_or_are_declined(shard: int, tmp_path: Path) -> None:
+    assert equal(judged(node_cases(shard), tmp_path)) >= NODE_EQUAL[shard]
+
+
+@pytest.mark.parametrize("shard", range(NODE_SHARDS))
+def test_node_models_with_constants_are_changed_and_stay_equal(shard: int, tmp_path: Path) -> None:
+    verdicts = judged(frozen(node_cases(shard)), tmp_path)
+    assert equal(verdicts) >= FROZEN_EQUAL[shard]
+    for step, floors in FROZEN_CHANGED.items():
+        assert changed(verdicts, step) >= floors[shard], step
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_networks_are_canonicalised_and_factorised_and_stay_equal(name: str, tmp_path: Path) -> None:
+    case = light_case(name)
+    (verdict,) = judged([case], tmp_path)
+    assert verdict.status == "equal", verdict.reason
+    assert has_op(case.model, "Conv")
+    assert verdict.changed["lift constants"] > 0
+    assert verdict.changed[LOW_RANK] > 0
+    assert (verdict.changed["fold batch normalization"] > 0) == has_op(case.model, "BatchNormalization")
