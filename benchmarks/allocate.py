@@ -22,9 +22,10 @@ import numpy as np
 from lissom.allocate.alds import alds
 from lissom.allocate.minimax import minimax
 from lissom.graph.geometry import Geometry
+from lissom.kinds import menu
 from lissom.lowrank.errors import Metric
 from lissom.lowrank.foldings import SIDES, Array, Scheme, Side, divisors, fold, slices
-from lissom.lowrank.propose import ladders, menu
+from lissom.lowrank.propose import ladders
 from lissom.lowrank.spectra import spectrum
 from lissom.options import Menu
 from threadpoolctl import threadpool_limits

@@ -10,7 +10,6 @@ array is cast silently, because an image scaled to 0..255 for a network that wan
 
 from __future__ import annotations
 
-import importlib
 import tomllib
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from lissom_runtime.errors import UsageError
+from lissom_runtime.functions import load_function
 
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -197,13 +197,8 @@ def _of_arrays(source: str, arrays: Mapping[str, Array], specs: Sequence[InputSp
 
 
 def _call(source: str) -> dict[str, Array]:
-    module_name, _, function_name = source.partition(":")
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(f"expected a function that can be imported, but {source!r} gave: {error}") from error
     parts: dict[str, list[Array]] = {}
-    for batch in function():
+    for batch in load_function(source)():
         for name, values in batch.items():
             parts.setdefault(name, []).append(np.asarray(values))
     return {name: np.concatenate(values) for name, values in parts.items()}

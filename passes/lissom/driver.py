@@ -21,6 +21,7 @@ from lissom.data import Dataset, Feeds, first_feeds, input_specs, open_dataset
 from lissom.graph.load import from_proto, read_proto
 from lissom.graph.model import Model
 from lissom.graph.save import require_writable, save
+from lissom.kinds import KINDS
 from lissom.observe import Moment, observe_moments
 from lissom.options import Plan, Resource
 from lissom.pipeline import Candidate, Study
@@ -267,7 +268,8 @@ def _study(job: _Job) -> Study:
     if job.resource != "latency_us":
         return study
     identity = {key: value for key, value in job.machine.to_json().items() if key != "isa"}
-    table = LatencyTable(job.provider, identity, block, pipeline.EMIT, job.cache)
+    emit = {name: kind.emit_random for name, kind in KINDS.items()}
+    table = LatencyTable(job.provider, identity, block, emit, job.cache)
     return pipeline.price_latency(study, table, job.progress)
 
 

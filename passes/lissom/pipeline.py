@@ -7,15 +7,14 @@ a study and limits to a candidate, which the driver calls as often as its goals 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from lissom_runtime.errors import LoadError, UsageError, VerificationError
-from lissom_runtime.session import open_session, run_session
+from lissom_runtime.errors import UsageError
 
 from lissom.allocate.alds import alds
 from lissom.allocate.minimax import minimax
@@ -26,21 +25,18 @@ from lissom.graph.count import count_macs, count_parameters, mac_tensors
 from lissom.graph.layers import Layer, activations, find_layers
 from lissom.graph.model import Model, constant
 from lissom.graph.naming import name_nodes
-from lissom.graph.random import random_outputs
 from lissom.graph.shapes import infer_shapes
 from lissom.graph.sharing import share_constants, unshare_constants
-from lissom.graph.spec import require_legal, require_valid
+from lissom.graph.spec import require_legal
 from lissom.graph.steps import Outcome, Step, apply_steps
-from lissom.lowrank import propose
-from lissom.lowrank.apply import emit, random_weights
-from lissom.lowrank.factors import factors, recompose
-from lissom.lowrank.foldings import Scheme
+from lissom.kinds import KINDS, menu
 from lissom.observe import Moment, observe_shapes
-from lissom.options import Menu, Option, Parameters, Plan, Refusal, Resource
+from lissom.options import Menu, Plan, Refusal, Resource
 from lissom.parallel import map_in_parallel
-from lissom.price.latency import EmitOption, LatencyTable
+from lissom.price.latency import LatencyTable
 from lissom.progress import Progress, silent
 from lissom.recipe import Recipe
+from lissom.verify import require_same
 from lissom.version import __version__
 
 READING: tuple[Step, ...] = (
@@ -59,10 +55,6 @@ CANONICAL: tuple[Step, ...] = (
 
 FINISHING: tuple[Step, ...] = (Step("share constants", share_constants),)
 """Undoes what made the file larger and no pass needs any more."""
-
-TOLERANCE = 1e-3
-"""Largest accepted difference between what a graph computes and what it must, relative to
-the largest output. Float32 sums in another order stay two orders of magnitude below."""
 
 
 @dataclass(frozen=True)
@@ -155,11 +147,12 @@ def canonicalise(model: Model, feeds: Feeds) -> Canonical:
     edited = model.copy()
     outcomes = apply_steps(edited, READING)
     shapes = observe_shapes(edited, mac_tensors(edited), feeds)
-    original = Totals(count_parameters(edited), model.to_proto().ByteSize(), count_macs(edited, shapes))
+    original = replace(_totals(edited, shapes), bytes=model.to_proto().ByteSize())
     outcomes |= apply_steps(edited, CANONICAL)
-    census = find_layers(edited, observe_shapes(edited, activations(edited), feeds))
+    shapes = observe_shapes(edited, [*activations(edited), *mac_tensors(edited)], feeds)
+    census = find_layers(edited, shapes)
     require_same(model, edited, feeds, "the canonical model")
-    return Canonical(edited, original, _totals(edited, feeds), outcomes, feeds, census.layers, census.refusals)
+    return Canonical(edited, original, _totals(edited, shapes), outcomes, feeds, census.layers, census.refusals)
 
 
 def propose_menus(
@@ -184,8 +177,6 @@ def propose_menus(
         jobs: layers that are looked at at once.
         progress: shows the layers as they are done.
     """
-    low_rank = recipe.low_rank
-    multiple = block if low_rank.rank_multiple == "target" else low_rank.rank_multiple
     refusals = list(canonical.refusals)
     sites = []
     for layer in canonical.layers:
@@ -193,35 +184,27 @@ def propose_menus(
         if reason is None:
             sites.append(layer)
         else:
-            refusals.append(Refusal(layer.name, propose.KIND, reason))
+            refusals.append(Refusal(layer.name, "layer", reason))
     full = {layer.name: moments[layer.name].mean() for layer in sites if layer.name in moments}
 
     def offer(layer: Layer) -> Menu:
-        ladders = propose.ladders(
-            layer.name,
-            layer.weight,
-            layer.geometry,
-            low_rank.metric,
-            low_rank.foldings,
-            low_rank.sides,
-            full.get(layer.name),
-            multiple,
-        )
-        return propose.menu(layer.name, layer.weight, layer.geometry, low_rank.metric, ladders)
+        offers = [kind.offer(layer, recipe, block, full.get(layer.name)) for kind in KINDS.values()]
+        ladders = itertools.chain.from_iterable(offers)
+        return menu(layer.name, layer.weight, layer.geometry, recipe.metric, ladders)
 
     menus = map_in_parallel(offer, sites, jobs)
     shown = progress(sites, "proposing")
-    return Study(canonical, recipe, [menu for _, menu in zip(shown, menus, strict=True)], refusals, full)
+    return Study(canonical, recipe, [made for _, made in zip(shown, menus, strict=True)], refusals, full)
 
 
 def price_latency(study: Study, table: LatencyTable, progress: Progress = silent) -> Study:
     """The study with measured latencies; options that are not faster are gone."""
     layers = {layer.name: layer for layer in study.canonical.layers}
     menus, refusals = [], list(study.refusals)
-    for menu in progress(study.menus, "measuring latency"):
-        priced = table.price(layers[menu.site], menu)
+    for offered in progress(study.menus, "measuring latency"):
+        priced = table.price(layers[offered.site], offered)
         if not priced.ladders:
-            refusals.append(Refusal(menu.site, propose.KIND, "no pair was measured to be faster than the layer"))
+            refusals.append(Refusal(offered.site, "layer", "no option was measured to be faster than the layer"))
         menus.append(priced)
     return replace(study, menus=menus, refusals=refusals)
 
@@ -251,77 +234,24 @@ def apply(study: Study, plan: Plan) -> Candidate:
     edited, expected = study.canonical.model.copy(), study.canonical.model.copy()
     layers = {layer.name: layer for layer in study.canonical.layers}
     for site, option in plan.changed.items():
-        weights = _factors(layers[site], option, study.moments.get(site))
-        target = _in_copy(edited, layers[site])
-        nodes = emit(edited, target, option.parameters, weights)
-        for node in nodes:
+        kind = KINDS[option.kind]
+        rewrite = kind.apply(edited, _in_copy(edited, layers[site]), option.parameters, study.moments.get(site))
+        for node in rewrite.nodes:
             edited.set_provenance(
                 node,
                 {"kind": option.kind, "from": site, "parameters": dict(option.parameters), "lissom": __version__},
             )
-        side = Scheme.of(option.parameters)
-        _replace_weight(_in_copy(expected, layers[site]), recompose(*weights, side.side, side.groups))
+        _replace_weight(_in_copy(expected, layers[site]), rewrite.weight)
     require_legal(edited, after="apply")
     apply_steps(edited, FINISHING)
     difference = require_same(expected, edited, study.canonical.feeds, "the compressed model")
-    return Candidate(edited, plan, _totals(edited, study.canonical.feeds), difference)
+    shapes = observe_shapes(edited, mac_tensors(edited), study.canonical.feeds)
+    return Candidate(edited, plan, _totals(edited, shapes), difference)
 
 
 def run(study: Study, resource: Resource, limit: float) -> Candidate:
     """One pass from a study to a candidate: `allocate`, then `apply`."""
     return apply(study, allocate(study, resource, limit))
-
-
-def require_same(expected: Model, actual: Model, feeds: Feeds, what: str) -> float:
-    """Compares two models on one input, on the CPU.
-
-    Returns:
-        The largest difference of any output, relative to the largest value of that output.
-
-    Raises:
-        LoadError: ONNX Runtime cannot run `expected`.
-        UsageError: they differ in an output that is random.
-        VerificationError: `actual` is not a valid model, does not run, or differs by more than `TOLERANCE`.
-    """
-    original, proto = expected.to_proto(), actual.to_proto()
-    require_valid(proto, original)
-    wanted = run_session(open_session(original.SerializeToString()), feeds)
-    try:
-        got = run_session(open_session(proto.SerializeToString()), feeds)
-    except LoadError as error:
-        raise VerificationError(f"expected {what} to run like what it was made from, but: {error}") from error
-    drawn = random_outputs(expected)
-    worst = 0.0
-    for value, other, declared in zip(wanted, got, actual.outputs, strict=True):
-        alike = np.shape(value) == np.shape(other)
-        difference = _difference(value, other) if alike else float("inf")
-        if difference > TOLERANCE and declared.name in drawn:
-            node = drawn[declared.name]
-            raise UsageError(
-                f"expected outputs that are the same in every run, but {declared.name!r} depends on the random "
-                f"numbers of node {node.name!r} ({node.op})"
-            )
-        if not alike:
-            raise VerificationError(
-                f"expected output {declared.name!r} of shape {list(np.shape(value))}, but {what} gives "
-                f"{list(np.shape(other))}"
-            )
-        worst = max(worst, difference)
-    if worst > TOLERANCE:
-        raise VerificationError(
-            f"expected {what} to compute what was planned within {TOLERANCE:g} of the largest output, "
-            f"but it is off by {worst:.3g}"
-        )
-    return worst
-
-
-def emit_random(model: Model, layer: Layer, parameters: Parameters, rng: np.random.Generator) -> None:
-    """Puts a low-rank pair with random weights in the place of a layer."""
-    emit(model, layer, parameters, random_weights(layer, parameters, rng))
-
-
-EMIT: Mapping[str, EmitOption] = {propose.KIND: emit_random}
-"""How an option of each kind is put into a network for timing."""
 
 
 def _not_asked_for(name: str, include: str | None, exclude: str | None) -> str | None:
@@ -339,14 +269,6 @@ def _too_wide(layer: Layer, moments: Mapping[str, Moment]) -> str | None:
     return f"its {layer.geometry.columns} input columns are too many for a whole second moment"
 
 
-def _factors(
-    layer: Layer, option: Option, moment: npt.NDArray[np.float64] | None
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    scheme = Scheme.of(option.parameters)
-    whitened = moment if scheme.folding == 0 else None
-    return factors(layer.weight, scheme, int(option.parameters["rank"]), whitened)
-
-
 def _in_copy(model: Model, layer: Layer) -> Layer:
     """The same layer in a copy of its model."""
     return replace(layer, node=next(node for node in model.graph.nodes if node.name == layer.name))
@@ -361,20 +283,5 @@ def _replace_weight(layer: Layer, weight: npt.NDArray[np.float32]) -> None:
     node.inputs[1] = constant(node.inputs[1].name, values)
 
 
-def _totals(model: Model, feeds: Feeds) -> Totals:
-    shapes = observe_shapes(model, mac_tensors(model), feeds)
+def _totals(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> Totals:
     return Totals(count_parameters(model), model.to_proto().ByteSize(), count_macs(model, shapes))
-
-
-def _difference(value: Any, other: Any) -> float:
-    """Max |value - other| / max |value|; positions that are equal (infinities, NaN) count as 0."""
-    a, b = np.asarray(value), np.asarray(other)
-    if a.size == 0 or a.dtype == object or a.dtype.kind in "SU":
-        return 0.0 if np.array_equal(a, b) else float("inf")
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    same = (a == b) | (np.isnan(a) & np.isnan(b))
-    if same.all():
-        return 0.0
-    scale = np.abs(a[np.isfinite(a)]).max(initial=0.0)
-    gap = float(np.abs(a - b)[~same].max())
-    return gap / scale if scale > 0 and np.isfinite(gap) else float("inf")

@@ -76,6 +76,11 @@ class Recipe(_Strict):
     low_rank: LowRank = LowRank()
     allocate: Allocate = Allocate()
 
+    @property
+    def metric(self) -> Metric:
+        """What the errors of the options measure."""
+        return self.low_rank.metric
+
     @model_validator(mode="after")
     def _alds_is_the_published_iteration(self) -> Recipe:
         published = LowRank(metric="code")

@@ -60,7 +60,7 @@ STATUSES = ("equal", "declined", "ort cannot", "ort differs", "failed")
 
 LOW_RANK = "low rank"
 
-STEPS = tuple(step.name for step in (*pipeline.READING, *pipeline.CANONICAL, *pipeline.FINISHING)) + (LOW_RANK,)
+STEPS = (*(step.name for step in (*pipeline.READING, *pipeline.CANONICAL, *pipeline.FINISHING)), LOW_RANK)
 
 REASONS = (
     r"expected tensors as inputs and outputs, but .* is of (sequence|optional)_type",
@@ -72,7 +72,10 @@ CONVERTED_REASONS = (r"expected the model to (load|run) in onnxruntime",)
 """Why it may decline one that had to be converted up: onnx's converter does not get everything right."""
 
 _ALWAYS_FROZEN = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "If", "Loop", "Scan"})
-_FROZEN_STEP = 4
+"""Operators of which every model is frozen when it is small; of the others every fourth, of large ones every twelfth."""
+
+_SMALL = 4
+"""Nodes from which a model is large: an operator expanded into its function."""
 
 
 @dataclass(frozen=True)

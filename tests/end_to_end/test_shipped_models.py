@@ -13,9 +13,10 @@ from lissom.allocate.minimax import minimax
 from lissom.data import input_specs, random_feeds
 from lissom.graph.layers import Layer
 from lissom.graph.load import load
+from lissom.kinds import menu
 from lissom.lowrank.errors import METRICS, Metric
 from lissom.lowrank.foldings import Scheme
-from lissom.lowrank.propose import ladders, menu
+from lissom.lowrank.propose import ladders
 from lissom.options import Menu
 
 pytestmark = pytest.mark.ort

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from lissom.allocate.alds import alds
 from lissom.allocate.minimax import minimax
 from lissom.graph.geometry import Geometry
-from lissom.lowrank.propose import ladders, menu
+from lissom.kinds import menu
+from lissom.lowrank.propose import ladders
 from lissom.options import Menu
 from lissom_runtime.errors import GoalMissed
 

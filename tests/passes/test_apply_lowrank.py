@@ -7,12 +7,14 @@ import pytest
 from graph.onnx_text import floats, model, run
 from lissom import pipeline
 from lissom.graph.model import Model
+from lissom.lowrank import apply as lowrank_apply
 from lissom.lowrank.foldings import SIDES, Scheme, divisors, foldings_of
 from lissom.lowrank.pairs import max_rank, sliced_channels
 from lissom.lowrank.propose import KIND
 from lissom.options import Cost, Option, Plan
 from lissom.pipeline import Canonical, Study
 from lissom.recipe import read_recipe
+from lissom_runtime.errors import VerificationError
 
 pytestmark = pytest.mark.ort
 
@@ -117,6 +119,6 @@ def test_a_plan_that_changes_nothing_leaves_the_model_as_it_is() -> None:
 def test_a_pair_with_other_weights_than_planned_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = model(CONV.format(attributes="pads = [1, 1, 1, 1]"), w=floats(0, 6, 4, 3, 3), b=floats(1, 6))
     study = study_of(loaded, (1, 4, 9, 7))
-    monkeypatch.setattr(pipeline, "recompose", lambda *_: study.canonical.layers[0].weight * 2)
-    with pytest.raises(pipeline.VerificationError, match="to compute what was planned"):
+    monkeypatch.setattr(lowrank_apply, "recompose", lambda *_: study.canonical.layers[0].weight * 2)
+    with pytest.raises(VerificationError, match="to compute what was planned"):
         pipeline.apply(study, full_rank(study, Scheme()))

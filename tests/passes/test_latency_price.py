@@ -11,7 +11,9 @@ import pytest
 from graph.onnx_text import floats, model
 from lissom import pipeline
 from lissom.graph.layers import Layer
+from lissom.kinds import menu as make_menu
 from lissom.lowrank import propose
+from lissom.lowrank.apply import emit_random
 from lissom.options import Menu
 from lissom.price import latency as price
 from lissom.price.cache import Cache
@@ -22,6 +24,8 @@ from lissom_runtime.providers import ProviderRequest
 from lissom_runtime.session import open_session
 
 pytestmark = pytest.mark.ort
+
+EMIT = {propose.KIND: emit_random}
 
 TEXT = (
     "net (float[1, 16, 12, 12] x) => (float[1, 32, H, W] y) { y = Conv <pads = [1, 1, 1, 1], strides = [2, 2]> (x, w) }"
@@ -37,7 +41,7 @@ def layer() -> Layer:
 @pytest.fixture
 def menu(layer: Layer) -> Menu:
     ladders = propose.ladders(layer.name, layer.weight, layer.geometry, "frobenius", (0, 1, 2, 3), ("input", "output"))
-    return propose.menu(layer.name, layer.weight, layer.geometry, "frobenius", ladders)
+    return make_menu(layer.name, layer.weight, layer.geometry, "frobenius", ladders)
 
 
 class Clock:
@@ -57,7 +61,7 @@ class Clock:
 
 
 def table(tmp_path: Path, block: int = 8) -> LatencyTable:
-    return LatencyTable(ProviderRequest(), {"cpu": "a test"}, block, pipeline.EMIT, Cache(tmp_path))
+    return LatencyTable(ProviderRequest(), {"cpu": "a test"}, block, EMIT, Cache(tmp_path))
 
 
 def test_only_block_multiples_that_do_less_work_are_priced(
@@ -104,7 +108,7 @@ def test_another_processor_or_provider_is_measured_again(
     clock = Clock(monkeypatch)
     table(tmp_path).price(layer, menu)
     measured = clock.networks
-    other = LatencyTable(ProviderRequest(threads=2), {"cpu": "a test"}, 8, pipeline.EMIT, Cache(tmp_path))
+    other = LatencyTable(ProviderRequest(threads=2), {"cpu": "a test"}, 8, EMIT, Cache(tmp_path))
     other.price(layer, menu)
     assert clock.networks == 2 * measured
 
@@ -129,7 +133,7 @@ def test_a_cache_that_cannot_be_written_is_not_missed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("copies", [1, 3])
 def test_a_chain_runs_and_holds_one_dense_copy_and_the_candidates(layer: Layer, copies: int) -> None:
     parameters = {"folding": 0, "side": "input", "groups": 1, "rank": 8}
-    content, feeds = chain(layer, copies, lambda *where: pipeline.emit_random(*where[:2], parameters, where[2]))
+    content, feeds = chain(layer, copies, lambda *where: emit_random(*where[:2], parameters, where[2]))
     session = open_session(content)
     assert session.run(None, dict(feeds))[0].shape == (1, 32, 6, 6)
     dense, _ = chain(layer, copies, None)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from lissom.graph.geometry import Geometry
+from lissom.kinds import menu
 from lissom.lowrank.errors import error_curve
 from lissom.lowrank.foldings import SIDES, Scheme, divisors
 from lissom.lowrank.pairs import max_rank, pair
-from lissom.lowrank.propose import ladders, menu
+from lissom.lowrank.propose import ladders
 
 GEOMETRY = Geometry(8, 6, (3, 3), (2, 2), (1, 1), (1, 1, 1, 1), "NOTSET", (8, 8), (4, 4))
 WEIGHT = np.random.default_rng(0).standard_normal((8, 6, 3, 3)).astype(np.float32)

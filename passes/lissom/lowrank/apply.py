@@ -18,10 +18,30 @@ import numpy as np
 
 from lissom.graph.layers import Layer
 from lissom.graph.model import Model, Node, Tensor, constant, make_node, variable
-from lissom.lowrank.factors import Float32Array
+from lissom.lowrank.factors import Float32Array, factors, recompose
 from lissom.lowrank.foldings import Scheme
 from lissom.lowrank.pairs import Factor, Pair, pair
-from lissom.options import Parameters
+from lissom.options import FloatArray, Parameters
+from lissom.rewrite import Rewrite
+
+
+def apply(model: Model, layer: Layer, parameters: Parameters, moment: FloatArray | None) -> Rewrite:
+    """Replaces `layer` by the pair that approximates its weight best.
+
+    Args:
+        model: the model that holds `layer.node`.
+        layer: the layer to replace.
+        parameters: folding, side, groups and rank.
+        moment: second moment[columns, columns] of the layer's input: whitened factors where the folding has them.
+    """
+    scheme = Scheme.of(parameters)
+    weights = factors(layer.weight, scheme, int(parameters["rank"]), moment if scheme.folding == 0 else None)
+    return Rewrite(emit(model, layer, parameters, weights), recompose(*weights, scheme.side, scheme.groups))
+
+
+def emit_random(model: Model, layer: Layer, parameters: Parameters, rng: np.random.Generator) -> None:
+    """Replaces `layer` by a pair with random weights, for timing."""
+    emit(model, layer, parameters, _random_weights(layer, parameters, rng))
 
 
 def emit(model: Model, layer: Layer, parameters: Parameters, weights: tuple[Float32Array, Float32Array]) -> list[Node]:
@@ -50,7 +70,9 @@ def emit(model: Model, layer: Layer, parameters: Parameters, weights: tuple[Floa
     return nodes
 
 
-def random_weights(layer: Layer, parameters: Parameters, rng: np.random.Generator) -> tuple[Float32Array, Float32Array]:
+def _random_weights(
+    layer: Layer, parameters: Parameters, rng: np.random.Generator
+) -> tuple[Float32Array, Float32Array]:
     """Weights of the right shapes and of unit gain, for timing a pair that was not factorised."""
     shape = pair(layer.geometry, Scheme.of(parameters), int(parameters["rank"]))
 

@@ -20,7 +20,7 @@ from lissom.graph.geometry import Geometry
 from lissom.lowrank.errors import Metric, relative, residual_curve
 from lissom.lowrank.foldings import Array, Scheme, Side, divisors, foldings_of
 from lissom.lowrank.pairs import max_rank, pair, sliced_channels
-from lissom.options import Cost, FloatArray, IntArray, Ladder, Menu, Option
+from lissom.options import FloatArray, IntArray, Ladder
 
 KIND = "low-rank"
 
@@ -59,12 +59,6 @@ def ladders(
             errors = relative(curve, whole[0])
             found.append(_ladder(name, geometry, scheme, metric, errors, rank_multiple))
     return found
-
-
-def menu(name: str, weight: Array, geometry: Geometry, metric: Metric, options: Iterable[Ladder]) -> Menu:
-    """The menu of a layer: its ladders, and keeping it dense (error 0)."""
-    cost = Cost(params=int(np.count_nonzero(weight)), bytes=4 * geometry.weight_size, macs=geometry.macs)
-    return Menu(name, Option(name, "dense", {}, cost, 0.0, metric), tuple(options))
 
 
 def _schemes(geometry: Geometry, folding: int, sides: Iterable[Side], multiple: int) -> Iterable[Scheme]:

@@ -1,0 +1,58 @@
+"""The kinds of options, one row a kind: how it is offered, applied, and put into a network for timing.
+
+This table is what the pipeline knows of a kind. A new kind is a folder of its own, and a row here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from lissom.graph.geometry import Geometry
+from lissom.graph.layers import Layer
+from lissom.graph.model import Model
+from lissom.lowrank import apply as low_rank_surgery
+from lissom.lowrank import propose as low_rank_options
+from lissom.lowrank.foldings import Array
+from lissom.options import Cost, FloatArray, Ladder, Menu, Option, Parameters
+from lissom.price.latency import EmitOption
+from lissom.recipe import Recipe
+from lissom.rewrite import Rewrite
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of options.
+
+    Attributes:
+        offer: offer(layer, recipe, block, moment) gives the layer's ladders; `block` is the target's channel
+            block, `moment` the second moment[columns, columns] of its input, or None.
+        apply: apply(model, layer, parameters, moment) puts an option in the place of the layer.
+        emit_random: the same with random weights, for timing.
+    """
+
+    offer: Callable[[Layer, Recipe, int, FloatArray | None], list[Ladder]]
+    apply: Callable[[Model, Layer, Parameters, FloatArray | None], Rewrite]
+    emit_random: EmitOption
+
+
+def menu(name: str, weight: Array, geometry: Geometry, metric: str, ladders: Iterable[Ladder]) -> Menu:
+    """The menu of a layer: its ladders, and keeping it dense (error 0)."""
+    cost = Cost(params=int(np.count_nonzero(weight)), bytes=4 * geometry.weight_size, macs=geometry.macs)
+    return Menu(name, Option(name, "dense", {}, cost, 0.0, metric), tuple(ladders))
+
+
+def _offer_low_rank(layer: Layer, recipe: Recipe, block: int, moment: FloatArray | None) -> list[Ladder]:
+    asked = recipe.low_rank
+    multiple = block if asked.rank_multiple == "target" else asked.rank_multiple
+    return low_rank_options.ladders(
+        layer.name, layer.weight, layer.geometry, asked.metric, asked.foldings, asked.sides, moment, multiple
+    )
+
+
+KINDS: Mapping[str, Kind] = {
+    low_rank_options.KIND: Kind(_offer_low_rank, low_rank_surgery.apply, low_rank_surgery.emit_random),
+}
+"""Every kind, by the name that its options bear."""
