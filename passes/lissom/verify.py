@@ -45,7 +45,7 @@ def require_same(expected: Model, actual: Model, feeds: Feeds, what: str) -> flo
             node = drawn[declared.name]
             raise UsageError(
                 f"expected outputs that are the same in every run, but {declared.name!r} depends on the random "
-                f"numbers of node {node.name!r} ({node.op})"
+                f"numbers of node {node.name or node.outputs[0].name!r} ({node.op})"
             )
         if not alike:
             raise VerificationError(

@@ -111,6 +111,7 @@ def test_the_file_tells_nothing_about_the_machine_that_made_it(name: str) -> Non
     assert not re.search(rb"/\w+/|:\\|\.py\b", text)
 
 
+@pytest.mark.ort
 @names
 def test_any_batch_size_gives_the_same_logits(name: str) -> None:
     session = onnxruntime.InferenceSession(str(lissom_models.path(name)), providers=["CPUExecutionProvider"])
@@ -131,6 +132,8 @@ def test_the_table_names_every_network_and_reaches_its_floor() -> None:
         assert 100 * correct / n >= FLOORS[name]
 
 
+@pytest.mark.ort
+@pytest.mark.slow
 @names
 def test_the_file_scores_on_all_test_images_what_the_table_says(name: str) -> None:
     session = onnxruntime.InferenceSession(str(lissom_models.path(name)), providers=["CPUExecutionProvider"])

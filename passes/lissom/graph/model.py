@@ -172,8 +172,7 @@ class Model:
 
     def to_proto(self) -> onnx.ModelProto:
         """The model as a protobuf, with all that the original file said and the edit did not touch."""
-        for body in (self.graph, *self.graph.subgraphs(recursive=True)):
-            _seal(body)
+        _seal(self.graph)
         proto: onnx.ModelProto = gs.export_onnx(self.graph, do_type_check=False)
         domains = {entry.domain for entry in self._header.opset_import}
         extra = [entry for entry in proto.opset_import if entry.domain not in domains]
@@ -247,16 +246,19 @@ def element_bytes(dtype: Any) -> float:
 
 
 def _seal(graph: Graph) -> None:
-    """Makes protobufs of the constants of one graph that graphsurgeon cannot write."""
-    _seal_all(graph.tensors().values())
+    """Makes protobufs of the constants that graphsurgeon cannot write, in subgraphs too."""
+    _seal_all(graph.outputs)
     for node in graph.nodes:
+        _seal_all(node.inputs)
         _seal_all(node.attrs.values())
 
 
 def _seal_all(values: Iterable[Any]) -> None:
-    """Of `values`, strings and numbers that NumPy lacks (graphsurgeon writes pointers, unpacked int4)."""
+    """The same for some values: strings, and numbers that NumPy lacks (graphsurgeon writes int4 unpacked)."""
     for tensor in values:
-        if isinstance(tensor, gs.Constant) and not isinstance(tensor._values, LazyValues):  # noqa: SLF001  `values` loads
+        if isinstance(tensor, gs.Graph):
+            _seal(tensor)
+        elif isinstance(tensor, gs.Constant) and not isinstance(tensor._values, LazyValues):  # noqa: SLF001  `values` loads
             array = tensor.values
             if array.dtype.kind not in "biuf":
                 tensor.values = LazyValues(onnx.numpy_helper.from_array(array, tensor.name))
