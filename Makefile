@@ -35,8 +35,10 @@ $(BIN)/python:
 # Editable: the Python sources run in place, the kernels are built once and installed.
 $(INSTALLED): $(SOURCES) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@$(BIN)/python -c 'import lissom_runtime; print(lissom_runtime.describe())'
 	@touch $@
 
 $(INSTALLED_DEV): $(SOURCES) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,openvino]'
+	@$(BIN)/python -c 'import lissom_runtime; print(lissom_runtime.describe())'
 	@touch $@ $(INSTALLED)

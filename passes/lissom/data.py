@@ -98,6 +98,11 @@ def open_dataset(source: str, specs: Sequence[InputSpec]) -> Dataset:
         raise UsageError(f"expected data as .npz, .npy, a folder of images or MODULE:FUNCTION, but got {source!r}")
     if dataset.size == 0:
         raise UsageError(f"expected at least one sample, but {source!r} is empty")
+    fixed = specs[0].shape[0] if specs[0].shape else None
+    if fixed is not None and dataset.size % fixed:
+        raise UsageError(
+            f"expected a multiple of {fixed} samples for input {specs[0].name!r}, but {source!r} has {dataset.size}"
+        )
     return dataset
 
 
@@ -198,10 +203,16 @@ def _of_arrays(source: str, arrays: Mapping[str, Array], specs: Sequence[InputSp
 
 def _call(source: str) -> dict[str, Array]:
     parts: dict[str, list[Array]] = {}
-    for batch in load_function(source)():
-        for name, values in batch.items():
-            parts.setdefault(name, []).append(np.asarray(values))
-    return {name: np.concatenate(values) for name, values in parts.items()}
+    function = load_function(source)
+    try:
+        for batch in function():
+            for name, values in dict(batch).items():
+                parts.setdefault(name, []).append(np.asarray(values))
+        return {name: np.concatenate(values) for name, values in parts.items()}
+    except Exception as error:  # the user's code may raise anything
+        raise UsageError(
+            f"expected {source!r} to yield dictionaries of arrays, but got {type(error).__name__}: {error}"
+        ) from error
 
 
 def _open_folder(folder: Path, specs: Sequence[InputSpec]) -> Dataset:
@@ -253,8 +264,11 @@ def read_preprocess(path: Path, spec: InputSpec) -> Callable[[Path], Array]:
         raise UsageError(f"expected size, color, scale, mean, std and layout in {path}, but got: {error}") from error
 
     def prepare(file: Path) -> Array:
-        with Image.open(file) as image:
-            resized = image.convert("L" if color == "gray" else "RGB").resize((width, height))
+        try:
+            with Image.open(file) as image:
+                resized = image.convert("L" if color == "gray" else "RGB").resize((width, height))
+        except OSError as error:
+            raise UsageError(f"expected an image in {file}, but got: {error}") from error
         pixels = np.asarray(resized, np.float64).reshape(height, width, -1)
         if color == "bgr":
             pixels = pixels[:, :, ::-1]

@@ -22,7 +22,7 @@ from lissom.graph.load import from_proto, read_proto
 from lissom.graph.model import Model
 from lissom.graph.save import require_writable, save
 from lissom.kinds import KINDS
-from lissom.observe import Moment, observe_moments
+from lissom.observe import Moment, affordable, observe_moments
 from lissom.options import Plan, Resource
 from lissom.pipeline import Candidate, Study
 from lissom.price.cache import Cache
@@ -125,6 +125,8 @@ def compress(
         raise UsageError(f"expected one budget (and a goal, if you like), but got {', '.join(wanted.budgets)}")
     proto = model if isinstance(model, onnx.ModelProto) else read_proto(Path(model))
     loaded = from_proto(proto, convert_opset)
+    if chosen.allocate.objective == "alds" and set(wanted.budgets) - {"keep_params"}:
+        raise UsageError(f'expected keep_params for the objective "alds", but got {", ".join(wanted.budgets)}')
     for pattern in (include, exclude):
         _require_pattern(pattern)
     specs = input_specs(loaded.inputs)
@@ -148,7 +150,7 @@ def compress(
         progress=progress,
     )
     name = {"name": "model" if source is None else source.name, "sha256": hashlib.sha256(job.original).hexdigest()}
-    return _finish(job, name, target, dry_run, keep_anyway)
+    return _finish(job, name, target, dry_run, keep_anyway, overwrite)
 
 
 def _require_pattern(pattern: str | None) -> None:
@@ -202,7 +204,9 @@ class _Stopwatch:
         return self._measured[id(candidate)][1]
 
 
-def _finish(job: _Job, name: Mapping[str, str], target: Path | None, dry_run: bool, keep_anyway: bool) -> Result:
+def _finish(
+    job: _Job, name: Mapping[str, str], target: Path | None, dry_run: bool, keep_anyway: bool, overwrite: bool
+) -> Result:
     """Study, search, measure, write."""
     scorer = None if dry_run else _scorer(job)
     study = _study(job)
@@ -235,7 +239,7 @@ def _finish(job: _Job, name: Mapping[str, str], target: Path | None, dry_run: bo
         **common,
     )
     if target is not None and (keep_anyway or not found.missed):
-        save(content, target, verify=lambda draft: _require_runs(draft, job))
+        save(content, target, lambda draft: _require_runs(draft, job), overwrite)
     return Result(content, found.candidate.plan, report, found.missed)
 
 
@@ -247,7 +251,13 @@ def _scorer(job: _Job) -> Scorer:
     """
     if job.bounds.max_drop is not None and job.validation is None:
         raise UsageError("expected --validation or --calibration data for the goal max_drop, but got none")
-    return Scorer(job.original, job.validation, job.feeds, job.provider, job.metric, job.batch)
+    scorer = Scorer(job.original, job.validation, job.feeds, job.provider, job.metric, job.batch, job.progress)
+    if job.bounds.max_drop is not None and scorer.metrics[0] == "output":
+        raise UsageError(
+            "expected a score with a scale of its own for the goal max_drop (--metric top1, top5, agreement or "
+            "MODULE:FUNCTION), but this model's is a signal-to-noise ratio in dB"
+        )
+    return scorer
 
 
 def _study(job: _Job) -> Study:
@@ -258,9 +268,9 @@ def _study(job: _Job) -> Study:
     moments: dict[str, Moment] = {}
     if job.recipe.low_rank.metric == "whitened" and job.calibration is not None:
         starts = range(0, min(CALIBRATION_SAMPLES, job.calibration.size), job.batch)
-        read = job.calibration.read
-        shown = (read(start, start + job.batch)[0] for start in job.progress(starts, "observing"))
-        moments = observe_moments(canonical.model, canonical.layers, shown, job.seed)
+        read, size = job.calibration.read, job.calibration.size
+        shown = (read(start, min(start + job.batch, size))[0] for start in job.progress(starts, "observing"))
+        moments = observe_moments(canonical.model, affordable(canonical.layers), shown, job.seed)
     block = job.machine.block()
     study = pipeline.propose_menus(
         canonical, job.recipe, block, moments, job.include, job.exclude, job.machine.cores, job.progress
@@ -280,6 +290,8 @@ def _search(job: _Job, study: Study, stopwatch: _Stopwatch) -> Search:
         original = measure(open_session(job.original, job.provider), job.feeds).median
         return Search(study, resource, original, lambda candidate: stopwatch.paired(candidate).interval.high)
     amount = float(getattr(study.canonical.original, resource))
+    if amount == 0:
+        raise UsageError(f"expected a model with {resource} to cut, but it has none")
     return Search(study, resource, amount, lambda candidate: float(getattr(candidate.totals, resource)) / amount)
 
 

@@ -6,7 +6,7 @@ This table is what the pipeline knows of a kind. A new kind is a folder of its o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -38,10 +38,22 @@ class Kind:
     emit_random: EmitOption
 
 
-def menu(name: str, weight: Array, geometry: Geometry, metric: str, ladders: Iterable[Ladder]) -> Menu:
-    """The menu of a layer: its ladders, and keeping it dense (error 0)."""
-    cost = Cost(params=int(np.count_nonzero(weight)), bytes=4 * geometry.weight_size, macs=geometry.macs)
-    return Menu(name, Option(name, "dense", {}, cost, 0.0, metric), tuple(ladders))
+def menu(
+    name: str, weight: Array, geometry: Geometry, metric: str, ladders: Iterable[Ladder], readers: int = 1
+) -> Menu:
+    """The menu of a layer: its ladders, and keeping it dense (error 0).
+
+    Args:
+        name: the site.
+        weight: weight[f, c, *kernel].
+        geometry: what the layer computes.
+        metric: what the errors measure.
+        ladders: the options.
+        readers: layers that share the weight; each bears an equal part of its parameters and bytes.
+    """
+    cost = Cost(np.count_nonzero(weight) / readers, 4 * geometry.weight_size / readers, geometry.macs)
+    shared = (replace(lad, params=lad.params / readers, bytes=lad.bytes / readers) for lad in ladders)
+    return Menu(name, Option(name, "dense", {}, cost, 0.0, metric), tuple(shared))
 
 
 def _offer_low_rank(layer: Layer, recipe: Recipe, block: int, moment: FloatArray | None) -> list[Ladder]:

@@ -27,9 +27,10 @@ from lissom.data import Feeds
 from lissom.graph.geometry import Geometry
 from lissom.graph.layers import Layer
 from lissom.graph.model import Model
+from lissom.parallel import one_blas_thread
 
-MOMENT_COLUMNS = 8192
-"""Widest full moment (512 MiB in float64). Above it the moment is block-diagonal."""
+MOMENT_BYTES = 4 * 2**30
+"""Memory for the moments of all layers together. Layers beyond it have none (a 25,088-wide one would need 5 GB)."""
 
 ROWS_PER_BATCH = 4096
 """Patches of one batch that enter the moment of one layer: bounds time and memory."""
@@ -42,43 +43,34 @@ class Moment:
     """The accumulated second moment of one layer's input columns.
 
     Attributes:
-        total: sum of x x^T over the rows seen, as total[blocks, width, width]: one block,
-            or the diagonal blocks of a layer wider than `MOMENT_COLUMNS`.
+        total: sum of x x^T over the rows seen, total[columns, columns].
         rows: how many x were seen.
     """
 
     total: npt.NDArray[np.float64]
     rows: int = 0
 
-    @classmethod
-    def empty(cls, columns: int, cap: int = MOMENT_COLUMNS) -> Moment:
-        """A moment of `columns` in the fewest equal diagonal blocks that are not wider than `cap`."""
-        blocks = next(n for n in range(-(-columns // cap), columns + 1) if columns % n == 0)
-        return cls(np.zeros((blocks, columns // blocks, columns // blocks)))
-
-    @property
-    def is_full(self) -> bool:
-        """Whether no block was left out."""
-        return bool(self.total.shape[0] == 1)
-
     def add(self, rows: Array) -> None:
         """Adds x[rows, columns]."""
-        width = self.total.shape[1]
-        for index, block in enumerate(self.total):
-            part = rows[:, index * width : (index + 1) * width].astype(np.float64)
-            block += part.T @ part
+        wide = rows.astype(np.float64)
+        self.total += wide.T @ wide
         self.rows += len(rows)
 
     def mean(self) -> npt.NDArray[np.float64]:
-        """Sigma[columns, columns] of a full moment.
-
-        Raises:
-            ValueError: the moment is block-diagonal.
-        """
-        if not self.is_full:
-            raise ValueError(f"only {self.total.shape[0]} diagonal blocks of the moment were kept")
-        mean: npt.NDArray[np.float64] = self.total[0] / max(self.rows, 1)
+        """Sigma[columns, columns]."""
+        mean: npt.NDArray[np.float64] = self.total / max(self.rows, 1)
         return mean
+
+
+def affordable(layers: Sequence[Layer], limit: int = MOMENT_BYTES) -> list[Layer]:
+    """The layers whose moments fit into `limit` bytes together, the narrow ones first."""
+    kept, spent = set(), 0
+    for layer in sorted(layers, key=lambda layer: layer.geometry.columns):
+        spent += 8 * layer.geometry.columns**2
+        if spent > limit:
+            break
+        kept.add(layer.name)
+    return [layer for layer in layers if layer.name in kept]
 
 
 def observe_shapes(model: Model, names: Sequence[str], feeds: Feeds) -> dict[str, tuple[int, ...]]:
@@ -108,15 +100,16 @@ def observe_moments(
     Raises:
         UsageError: an activation is NaN or infinite.
     """
-    moments = {layer.name: Moment.empty(layer.geometry.columns) for layer in layers}
+    moments = {layer.name: Moment(np.zeros((layer.geometry.columns,) * 2)) for layer in layers}
     rng = np.random.default_rng(seed)
     sources = list({layer.source.name: None for layer in layers})
-    for values in _runs(model, sources, batches):
-        for layer in layers:
-            rows = sample_columns(values[layer.source.name], layer.geometry, ROWS_PER_BATCH, rng)
-            if not np.isfinite(rows).all():
-                raise UsageError(f"expected finite activations, but the input of {layer.name!r} has NaN or infinity")
-            moments[layer.name].add(rows)
+    with one_blas_thread():
+        for values in _runs(model, sources, batches):
+            for layer in layers:
+                rows = sample_columns(values[layer.source.name], layer.geometry, ROWS_PER_BATCH, rng)
+                if not np.isfinite(rows).all():
+                    raise UsageError(f"expected finite activations, but the input of {layer.name!r} is NaN or infinite")
+                moments[layer.name].add(rows)
     return moments
 
 

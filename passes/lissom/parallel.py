@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
@@ -17,7 +18,13 @@ Item = TypeVar("Item")
 Value = TypeVar("Value")
 
 
+def one_blas_thread() -> AbstractContextManager[object]:
+    """While this context is open, BLAS runs on one thread."""
+    limits: AbstractContextManager[object] = threadpool_limits(limits=1)
+    return limits
+
+
 def map_in_parallel(function: Callable[[Item], Value], items: Sequence[Item], jobs: int) -> Iterator[Value]:
     """Yields ``function(item)`` in the order of `items`, with `jobs` of them at work at once."""
-    with threadpool_limits(limits=1), ThreadPoolExecutor(jobs) as pool:
+    with one_blas_thread(), ThreadPoolExecutor(jobs) as pool:
         yield from pool.map(function, items)

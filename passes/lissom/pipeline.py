@@ -1,8 +1,8 @@
 """The way of the data: load, canonicalise, observe, propose, price, allocate, apply, verify.
 
 Every step is a function here or a module of its own, and they are called in one order.
-`study` is what does not depend on a bound and is done once; `run` is a pure function from
-a study and limits to a candidate, which the driver calls as often as its goals need.
+`Study` is what does not depend on a bound and is made once; `allocate` and `apply` are pure
+functions from there to a candidate, called as often as bounds and goals need.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from lissom.graph.steps import Outcome, Step, apply_steps
 from lissom.kinds import KINDS, menu
 from lissom.observe import Moment, observe_shapes
 from lissom.options import Menu, Plan, Refusal, Resource
-from lissom.parallel import map_in_parallel
+from lissom.parallel import map_in_parallel, one_blas_thread
 from lissom.price.latency import LatencyTable
 from lissom.progress import Progress, silent
 from lissom.recipe import Recipe
@@ -147,12 +147,13 @@ def canonicalise(model: Model, feeds: Feeds) -> Canonical:
     edited = model.copy()
     outcomes = apply_steps(edited, READING)
     shapes = observe_shapes(edited, mac_tensors(edited), feeds)
-    original = replace(_totals(edited, shapes), bytes=model.to_proto().ByteSize())
+    original = replace(totals(edited, shapes), bytes=model.to_proto().ByteSize())
     outcomes |= apply_steps(edited, CANONICAL)
     shapes = observe_shapes(edited, [*activations(edited), *mac_tensors(edited)], feeds)
     census = find_layers(edited, shapes)
     require_same(model, edited, feeds, "the canonical model")
-    return Canonical(edited, original, _totals(edited, shapes), outcomes, feeds, census.layers, census.refusals)
+    refusals = [*(refusal for outcome in outcomes.values() for refusal in outcome.refusals), *census.refusals]
+    return Canonical(edited, original, _as_written(edited, shapes), outcomes, feeds, census.layers, refusals)
 
 
 def propose_menus(
@@ -180,7 +181,7 @@ def propose_menus(
     refusals = list(canonical.refusals)
     sites = []
     for layer in canonical.layers:
-        reason = _not_asked_for(layer.name, include, exclude) or _too_wide(layer, moments)
+        reason = _not_asked_for(layer.name, include, exclude) or _without_moment(layer, recipe, moments)
         if reason is None:
             sites.append(layer)
         else:
@@ -190,7 +191,7 @@ def propose_menus(
     def offer(layer: Layer) -> Menu:
         offers = [kind.offer(layer, recipe, block, full.get(layer.name)) for kind in KINDS.values()]
         ladders = itertools.chain.from_iterable(offers)
-        return menu(layer.name, layer.weight, layer.geometry, recipe.metric, ladders)
+        return menu(layer.name, layer.weight, layer.geometry, recipe.metric, ladders, layer.readers)
 
     menus = map_in_parallel(offer, sites, jobs)
     shown = progress(sites, "proposing")
@@ -234,8 +235,9 @@ def apply(study: Study, plan: Plan) -> Candidate:
     edited, expected = study.canonical.model.copy(), study.canonical.model.copy()
     layers = {layer.name: layer for layer in study.canonical.layers}
     for site, option in plan.changed.items():
-        kind = KINDS[option.kind]
-        rewrite = kind.apply(edited, _in_copy(edited, layers[site]), option.parameters, study.moments.get(site))
+        target, moment = _in_copy(edited, layers[site]), study.moments.get(site)
+        with one_blas_thread():
+            rewrite = KINDS[option.kind].apply(edited, target, option.parameters, moment)
         for node in rewrite.nodes:
             edited.set_provenance(
                 node,
@@ -246,12 +248,7 @@ def apply(study: Study, plan: Plan) -> Candidate:
     apply_steps(edited, FINISHING)
     difference = require_same(expected, edited, study.canonical.feeds, "the compressed model")
     shapes = observe_shapes(edited, mac_tensors(edited), study.canonical.feeds)
-    return Candidate(edited, plan, _totals(edited, shapes), difference)
-
-
-def run(study: Study, resource: Resource, limit: float) -> Candidate:
-    """One pass from a study to a candidate: `allocate`, then `apply`."""
-    return apply(study, allocate(study, resource, limit))
+    return Candidate(edited, plan, totals(edited, shapes), difference)
 
 
 def _not_asked_for(name: str, include: str | None, exclude: str | None) -> str | None:
@@ -262,11 +259,10 @@ def _not_asked_for(name: str, include: str | None, exclude: str | None) -> str |
     return None
 
 
-def _too_wide(layer: Layer, moments: Mapping[str, Moment]) -> str | None:
-    moment = moments.get(layer.name)
-    if moment is None or moment.is_full:
+def _without_moment(layer: Layer, recipe: Recipe, moments: Mapping[str, Moment]) -> str | None:
+    if recipe.metric != "whitened" or layer.name in moments:
         return None
-    return f"its {layer.geometry.columns} input columns are too many for a whole second moment"
+    return f"its second moment of {layer.geometry.columns} columns squared is beyond the memory for all of them"
 
 
 def _in_copy(model: Model, layer: Layer) -> Layer:
@@ -283,5 +279,13 @@ def _replace_weight(layer: Layer, weight: npt.NDArray[np.float32]) -> None:
     node.inputs[1] = constant(node.inputs[1].name, values)
 
 
-def _totals(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> Totals:
+def _as_written(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> Totals:
+    """What `model` would hold in a file, where equal constants are one."""
+    finished = model.copy()
+    apply_steps(finished, FINISHING)
+    return totals(finished, shapes)
+
+
+def totals(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> Totals:
+    """What `model` holds; `shapes` are those of the tensors that `mac_tensors` names."""
     return Totals(count_parameters(model), model.to_proto().ByteSize(), count_macs(model, shapes))

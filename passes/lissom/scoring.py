@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from lissom_runtime.accuracy import COMPARING, Score, evaluate_all, require_metric
+from lissom_runtime.accuracy import Score, evaluate_all, require_metric
 from lissom_runtime.errors import UsageError
 from lissom_runtime.providers import ProviderRequest
 from lissom_runtime.session import open_session, run_session
 
 from lissom.data import Dataset, Feeds, InputSpec
+from lissom.progress import Progress, silent
 
 BATCH = 32
 """Samples per run where the model leaves the batch free."""
@@ -30,6 +31,7 @@ class Scorer:
         provider: where the models run.
         metric: the first score; None chooses "top1" with labels and "agreement" without.
         batch: samples per run.
+        progress: shows how far scoring is.
     """
 
     def __init__(
@@ -40,12 +42,14 @@ class Scorer:
         provider: ProviderRequest,
         metric: str | None,
         batch: int,
+        progress: Progress = silent,
     ) -> None:
         self._original = open_session(original, provider)
         self._data = data
         self._feeds = feeds
         self._provider = provider
         self._batch = batch
+        self._progress = progress
         self.metrics = self._choose(metric)
         self._before: dict[str, Score] = {}
 
@@ -66,17 +70,18 @@ class Scorer:
         labelled = self._data is not None and self._data.read(0, 1)[1] is not None
         if metric is not None:
             require_metric(metric)
-            if metric not in COMPARING and not labelled:
+            if metric in ("top1", "top5") and not labelled:
                 raise UsageError(f"expected labels for the metric {metric!r}, but {self.source} has none")
             return (metric,)
-        classifies = self._output_rank == 2
-        if labelled and classifies:
+        if labelled and self._classifies:
             return ("top1", "agreement", "output")
-        return ("agreement", "output") if classifies else ("output",)
+        return ("agreement", "output") if self._classifies else ("output",)
 
     @cached_property
-    def _output_rank(self) -> int:
-        return int(np.ndim(run_session(self._original, self._feeds)[0]))
+    def _classifies(self) -> bool:
+        """Whether the first output is scores[n, classes] of more than one class."""
+        shape = np.shape(run_session(self._original, self._feeds)[0])
+        return len(shape) == 2 and shape[1] > 1
 
     def _score(self, compressed: bytes | Path, metrics: Sequence[str]) -> list[tuple[Score, Score]]:
         session = open_session(compressed, self._provider)
@@ -91,7 +96,9 @@ class Scorer:
         if self._data is None:
             yield self._feeds, None
         else:
-            yield from self._data.batches(self._batch)
+            starts = range(0, self._data.size, self._batch)
+            for start in self._progress(starts, "scoring"):
+                yield self._data.read(start, min(start + self._batch, self._data.size))
 
 
 def drop_of(before: float, after: float, kind: Literal["absolute", "relative"]) -> float:

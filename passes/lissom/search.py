@@ -9,6 +9,7 @@ meets the share and is scored.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -74,12 +75,16 @@ class Search:
     tries: list[Try] = field(default_factory=list)
 
     @property
+    def dense(self) -> float:
+        """What the sites have of the resource before anything is changed."""
+        return sum(menu.dense.cost.get(self.resource) for menu in self.study.menus)
+
+    @property
     def fixed(self) -> float:
         """What the model has of the resource outside its sites."""
-        dense = sum(menu.dense.cost.get(self.resource) for menu in self.study.menus)
         if self.resource == "latency_us":
-            return self.original - dense
-        return float(getattr(self.study.canonical.totals, self.resource)) - dense
+            return self.original - self.dense
+        return float(getattr(self.study.canonical.totals, self.resource)) - self.dense
 
     @property
     def least_share(self) -> float:
@@ -97,12 +102,19 @@ class Search:
             GoalMissed: no choice of options is that small; the message names the least.
         """
         try:
-            return pipeline.allocate(self.study, self.resource, share * self.original - self.fixed)
+            return pipeline.allocate(self.study, self.resource, self._limit(share))
         except GoalMissed as missed:
             raise GoalMissed(
                 f"expected to keep at most {share:.4g} of the {self.resource}, but the least that the recipe "
-                f"{self.study.recipe.name!r} can reach is {self.least_share:.4g}"
+                f"{self.study.recipe.name!r} can reach is {_up(self.least_share)}"
             ) from missed
+
+    def _limit(self, share: float) -> float:
+        """What the sites may cost together: all of it at share 1, however it rounds, unless the rest grew."""
+        if self.resource == "latency_us":
+            return self.dense - (1 - share) * self.original
+        grown = float(getattr(self.study.canonical.totals, self.resource)) - self.original
+        return self.dense - (1 - share) * self.original - grown
 
     def candidate(self, share: float) -> Found:
         """A finished candidate that keeps at most `share`, re-planned where prediction and model differ.
@@ -133,7 +145,7 @@ class Search:
         return Found(
             nearest,
             f"expected to keep at most {share:.4g} of the {self.resource}, but the least that a finished model kept "
-            f"is {least:.4g}",
+            f"is {_up(least)}",
         )
 
     def smallest_within(
@@ -155,10 +167,17 @@ class Search:
         """
         low, high = self.least_share, 1.0 if most is None else most
         best: Candidate | None = None
-        mildest: tuple[float, Candidate] | None = None
+        mildest: tuple[float, Found] | None = None
         for step in progress(range(GOAL_STEPS), "searching the goal"):
             share = high if step == 0 and most is not None else (low + high) / 2
-            found = self.candidate(share)
+            try:
+                found = self.candidate(share)
+            except GoalMissed as unreachable:  # between two sizes that this recipe can realise
+                if share == most:
+                    raise
+                self.tries.append(Try(share, False, note=str(unreachable)))
+                low = share
+                continue
             loss = drop(found.candidate)
             met = loss <= goal and not found.missed
             self.tries.append(Try(share, met, loss, found.missed))
@@ -166,11 +185,19 @@ class Search:
                 best, high = found.candidate, share
                 continue
             if mildest is None or loss < mildest[0]:
-                mildest = (loss, found.candidate)
+                mildest = (loss, found)
             if share == most:
                 break  # nothing milder is within the bound
             low = share
         if best is not None:
             return Found(best)
-        assert mildest is not None
-        return Found(mildest[1], f"expected to lose at most {goal:g}, but the mildest candidate loses {mildest[0]:.4g}")
+        if mildest is None:
+            raise GoalMissed(f"expected a smaller model that loses at most {goal:g}, but {self.tries[-1].note}")
+        loss, found = mildest
+        reason = f"expected to lose at most {goal:g}, but the mildest candidate loses {loss:.4g}"
+        return Found(found.candidate, reason if loss > goal else found.missed)
+
+
+def _up(share: float) -> str:
+    """A share rounded up, so that asking for what was printed can be met."""
+    return f"{math.ceil(share * 1e4) / 1e4:g}"

@@ -17,6 +17,9 @@ TOLERANCE = 1e-3
 """Largest accepted difference between what a graph computes and what it must, relative to
 the largest output. Float32 sums in another order stay two orders of magnitude below."""
 
+LEAST_SCALE = 1e-3
+"""Outputs that stay below this everywhere are compared with it: a saturated sigmoid leaves rounding only."""
+
 
 def require_same(expected: Model, actual: Model, feeds: Feeds, what: str) -> float:
     """Compares two models on one input, on the CPU.
@@ -62,14 +65,21 @@ def require_same(expected: Model, actual: Model, feeds: Feeds, what: str) -> flo
 
 
 def _difference(value: Any, other: Any) -> float:
-    """Max |value - other| / max |value|; positions that are equal (infinities, NaN) count as 0."""
+    """How far two outputs are apart.
+
+    Numbers: the largest difference over the largest value (at least `LEAST_SCALE`); positions that are equal,
+    infinities and NaN included, count as 0. Whole numbers and truth values are decisions, which rounding may
+    tip: the share of positions that differ. Strings must be equal.
+    """
     a, b = np.asarray(value), np.asarray(other)
     if a.size == 0 or a.dtype == object or a.dtype.kind in "SU":
         return 0.0 if np.array_equal(a, b) else float("inf")
+    if a.dtype.kind in "biu":
+        return float(np.mean(a != b))
     a, b = a.astype(np.float64), b.astype(np.float64)
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     if same.all():
         return 0.0
-    scale = np.abs(a[np.isfinite(a)]).max(initial=0.0)
+    scale = np.abs(a[np.isfinite(a)]).max(initial=LEAST_SCALE)
     gap = float(np.abs(a - b)[~same].max())
-    return gap / scale if scale > 0 and np.isfinite(gap) else float("inf")
+    return gap / float(scale) if np.isfinite(gap) else float("inf")

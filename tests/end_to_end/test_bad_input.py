@@ -101,13 +101,12 @@ def test_a_missing_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 def test_a_weight_without_elements(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     proto = onnx.parser.parse_model(
-        '<ir_version: 8, opset_import: ["" : 17]> net (float[N, 0] x) => (float[N, 4] y) { y = MatMul(x, w) }'
+        '<ir_version: 8, opset_import: ["" : 17]> net (float[N, 4] x) => (float[N, 0] y) { y = MatMul(x, w) }'
     )
-    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros((0, 4), np.float32), "w"))
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros((4, 0), np.float32), "w"))
     (folder / "in.onnx").write_bytes(proto.SerializeToString())
-    np.savez(folder / "data.npz", x=np.zeros((2, 0), np.float32))
-    got = compress(folder, "--calibration", str(folder / "data.npz"), "--keep-params", "0.5")
-    expect(folder, capsys, got, 2, "expected")
+    got = compress(folder, "--shape", "x:2,4", "--keep-params", "0.5")
+    expect(folder, capsys, got, 2, "expected a weight without empty dimensions, but 'MatMul_y' has [0, 4]")
 
 
 @pytest.mark.parametrize("location", [None, "../weights.bin"], ids=["missing", "outside"])
@@ -223,6 +222,38 @@ def test_the_input_is_never_the_output(folder: Path, capsys: pytest.CaptureFixtu
 def test_an_unwritable_output(folder: Path, capsys: pytest.CaptureFixture[str], output: str) -> None:
     got = compress(folder, "--shape", "image:1,3,8,8", "--keep-params", "0.5", output=output)
     expect(folder, capsys, got, 2, "expected a f")
+
+
+@pytest.mark.parametrize("report", ["absent/report.json", "."])
+def test_an_unwritable_report(folder: Path, capsys: pytest.CaptureFixture[str], report: str) -> None:
+    words = ["--calibration", str(folder / "data.npz"), "--keep-params", "0.8", "--json", str(folder / report)]
+    expect(folder, capsys, compress(folder, *words), 2, "expected a f")
+
+
+def test_a_broken_image(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "images").mkdir()
+    (folder / "images" / "preprocess.toml").write_text("size = [8, 8]")
+    (folder / "images" / "broken.png").write_bytes(b"no image")
+    got = compress(folder, "--calibration", str(folder / "images"), "--keep-params", "0.8")
+    expect(folder, capsys, got, 2, "broken.png")
+
+
+def test_a_data_function_that_fails(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "users_own.py").write_text("def batches():\n    yield {'image': 1 / 0}\n")
+    monkeypatch.syspath_prepend(str(folder))
+    got = compress(folder, "--calibration", "users_own:batches", "--keep-params", "0.8")
+    expect(folder, capsys, got, 2, "ZeroDivisionError")
+
+
+def test_a_fixed_batch_that_does_not_divide_the_samples(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    proto = network()
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 3
+    proto.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 3
+    (folder / "in.onnx").write_bytes(proto.SerializeToString())
+    got = compress(folder, "--calibration", str(folder / "data.npz"), "--keep-params", "0.8")
+    expect(folder, capsys, got, 2, "expected a multiple of 3 samples")
 
 
 def test_no_output_at_all(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

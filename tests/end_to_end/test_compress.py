@@ -161,6 +161,67 @@ def test_the_published_schema_is_the_one_in_force() -> None:
 
 
 @pytest.fixture
+def tied() -> onnx.ModelProto:
+    """Three products with one weight."""
+    proto = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        net (float[N, 64] x) => (float[N, 64] y) {
+            a = MatMul(x, w)
+            b = Relu(a)
+            c = MatMul(b, w)
+            d = Relu(c)
+            y = MatMul(d, w)
+        }"""
+    )
+    weight = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32) / 8
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    return proto
+
+
+@pytest.mark.parametrize("keep", [1.0, 0.5, 0.25])
+def test_a_weight_that_layers_share_counts_once_and_stays_shared(tied: onnx.ModelProto, keep: float) -> None:
+    result = lissom.compress(tied, bounds={"keep_params": keep}, shapes={"x": (2, 64)})
+    assert result.report.before.params == 64 * 64
+    assert result.report.after is not None
+    assert result.report.after.params == pytest.approx(result.report.predicted.params)
+    assert 0.25 * keep * 64 * 64 <= result.report.after.params <= keep * 64 * 64
+    assert bool(result.plan.changed) == (keep < 1)
+
+
+def test_keeping_everything_is_always_within_reach(data: str) -> None:
+    for bounds in ({"keep_params": 1.0}, {"keep_macs": 1.0}, {"latency_ratio": 1.0}):
+        result = lissom.compress(lissom_models.path(NETWORK), bounds=bounds, calibration=data, dry_run=True)
+        assert result.report.status == "dry-run"
+
+
+def test_a_model_without_anything_to_cut_says_so() -> None:
+    relu = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> net (float[N, 8] x) => (float[N, 8] y) { y = Relu(x) }'
+    )
+    with pytest.raises(lissom.UsageError, match="with params to cut, but it has none"):
+        lissom.compress(relu, bounds={"keep_params": 0.5}, shapes={"x": (2, 8)})
+
+
+def test_a_single_output_is_no_classifier(tmp_path: Path) -> None:
+    head = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        net (float[N, 64] x) => (float[N, 1] y) {
+            t = MatMul(x, w)
+            y = MatMul(t, v)
+        }"""
+    )
+    rng = np.random.default_rng(0)
+    for name, shape in (("w", (64, 64)), ("v", (64, 1))):
+        values = rng.standard_normal(shape).astype(np.float32)
+        head.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    result = lissom.compress(head, bounds={"keep_params": 0.5}, shapes={"x": (2, 64)})
+    assert [score.metric for score in result.report.accuracy] == ["output"]
+    np.savez(tmp_path / "data.npz", x=rng.standard_normal((8, 64)).astype(np.float32))
+    with pytest.raises(lissom.UsageError, match="expected a score with a scale of its own"):
+        lissom.compress(head, bounds={"max_drop": 0.1}, calibration=str(tmp_path / "data.npz"))
+
+
+@pytest.fixture
 def quantised() -> onnx.ModelProto:
     rng = np.random.default_rng(0)
     proto = onnx.parser.parse_model(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import numpy as np
@@ -190,3 +191,20 @@ def test_the_grammar_finds_a_breach(edit: Callable[[Model], object], breach: str
     name_nodes(loaded)
     edit(loaded)
     assert any(breach in sentence for sentence in violations(loaded))
+
+
+def test_a_fused_layer_keeps_its_name_and_notes_and_lists_its_sources() -> None:
+    proto = parse(
+        "net (float[N, 3, 8, 8] x) => (float[N, 4, 8, 8] y) { t = Conv <pads = [1, 1, 1, 1]> (x, w) "
+        "u = BatchNormalization(t, gamma, beta, mean, var) y = Mul(u, s) }",
+        ir=10,
+        w=floats(0, 4, 3, 3, 3),
+        s=floats(7, 1, 4, 1, 1),
+        **batch_norm_constants(4),
+    )
+    for node, name in zip(proto.graph.node, ("conv", "norm", "scale"), strict=True):
+        node.name, node.doc_string = name, f"about {name}"
+    folded, _ = rewritten(from_proto(proto), fold_affine)
+    (node,) = folded.to_proto().graph.node
+    assert (node.name, node.doc_string) == ("conv", "about conv")
+    assert json.loads(node.metadata_props[0].value) == {"kind": "fused", "from": ["conv", "norm", "scale"]}

@@ -113,6 +113,20 @@ def test_another_processor_or_provider_is_measured_again(
     assert clock.networks == 2 * measured
 
 
+def test_what_noise_may_explain_is_not_offered_and_not_cached(
+    tmp_path: Path, layer: Layer, menu: Menu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(price, "open_session", lambda content, _: len(content))
+    noise = np.random.default_rng(0)
+
+    def compare(runs: Sequence[object], **_: object) -> list[Samples]:
+        return [Samples(100 + noise.random(40), 1, 1.0) for _ in runs]
+
+    monkeypatch.setattr(price, "compare_many", compare)
+    assert table(tmp_path).price(layer, menu).ladders == ()
+    assert not list(tmp_path.rglob("*.json"))
+
+
 @pytest.mark.parametrize("content", ["", "no JSON", "[]", '{"value": "fast"}', '{"value": -1}'])
 def test_a_broken_cache_file_is_as_good_as_none(tmp_path: Path, content: str) -> None:
     cache = Cache(tmp_path)

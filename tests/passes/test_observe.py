@@ -7,7 +7,7 @@ import pytest
 from graph.onnx_text import floats, integers, model, run
 from lissom import pipeline
 from lissom.graph.geometry import Geometry
-from lissom.observe import Moment, observe_moments, sample_columns
+from lissom.observe import affordable, observe_moments, sample_columns
 from lissom_runtime.errors import UsageError
 
 CONV = "net (float[N, 3, 9, 8] x) => (float[N, 4, H, W] y) {{ y = Conv <{attributes}> (x, w) }}"
@@ -56,23 +56,18 @@ def test_more_rows_than_the_limit_are_sampled_without_repetition() -> None:
     np.testing.assert_array_equal(rows, again)
 
 
-def test_a_wide_moment_keeps_diagonal_blocks_only() -> None:
-    rows = floats(0, 7, 12).astype(np.float64)
-    moment, full = Moment.empty(12, cap=5), Moment.empty(12)
-    for part in (moment, full):
-        part.add(rows)
-    assert moment.total.shape == (3, 4, 4)
-    assert not moment.is_full and full.is_full
-    for index in range(3):
-        block = slice(4 * index, 4 * index + 4)
-        np.testing.assert_allclose(moment.total[index], full.total[0][block, block])
-    with pytest.raises(ValueError, match="3 diagonal blocks"):
-        moment.mean()
+@pytest.mark.ort
+def test_moments_beyond_the_memory_are_left_out_widest_first() -> None:
+    text = "net (float[N, 3] x) => (float[N, 9] y) { t = MatMul(x, a) u = MatMul(t, b) y = MatMul(u, c) }"
+    loaded = model(text, a=floats(0, 3, 8), b=floats(1, 8, 5), c=floats(2, 5, 9))
+    layers = pipeline.canonicalise(loaded, {"x": floats(3, 1, 3)}).layers
+    assert [layer.geometry.columns for layer in affordable(layers, 8 * (9 + 25 + 64))] == [3, 8, 5]
+    assert [layer.geometry.columns for layer in affordable(layers, 8 * (9 + 25 + 63))] == [3, 5]
 
 
 @pytest.mark.ort
 def test_activations_that_are_not_finite_are_an_error_that_names_the_layer() -> None:
     loaded = model("net (float[N, 3] x) => (float[N, 2] y) { t = Log(x) y = MatMul(t, w) }", w=floats(0, 3, 2))
     canonical = pipeline.canonicalise(loaded, {"x": np.ones((1, 3), np.float32)})
-    with pytest.raises(UsageError, match="'MatMul_y' has NaN or infinity"):
+    with pytest.raises(UsageError, match="'MatMul_y' is NaN or infinite"):
         observe_moments(canonical.model, canonical.layers, [{"x": -np.ones((2, 3), np.float32)}])

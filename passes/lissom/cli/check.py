@@ -15,7 +15,7 @@ from lissom_runtime.target import Machine
 from pydantic import BaseModel
 
 from lissom.cli import flags
-from lissom.cli.console import Console, write_json
+from lissom.cli.console import Console, require_json, write_json
 from lissom.cli.render import add_latency, score_table
 from lissom.data import first_feeds, input_specs, open_dataset
 from lissom.graph.load import read_proto
@@ -60,8 +60,12 @@ def check(
 ) -> None:
     """Compare B.onnx with A.onnx: interface, outputs and latency on an execution provider."""
     Console.configure(verbose, quiet, not no_color, json == "-")
+    require_json(json)
     if drop not in ("absolute", "relative"):
         raise typer.BadParameter(f"expected --drop absolute or relative, but got {drop!r}")
+    for name, limit in (("--max-drop", max_drop), ("--max-latency-ratio", max_latency_ratio)):
+        if limit is not None and not limit >= 0:
+            raise typer.BadParameter(f"expected {name} of at least 0, but got {limit}")
     provider = flags.parse_provider(ep, ep_option, ep_library, custom_op_library, threads)
     first, second = read_proto(original), read_proto(compressed)
     require_valid(second, first)

@@ -9,7 +9,7 @@ import typer
 from lissom_runtime.errors import GoalMissed
 
 from lissom.cli import flags
-from lissom.cli.console import Console, progress, write_json
+from lissom.cli.console import Console, progress, require_json, write_json
 from lissom.cli.render import render_report
 from lissom.driver import compress as compress_model
 
@@ -53,6 +53,7 @@ def compress(
 ) -> None:
     """Compress IN.onnx within bounds, prove the result and write it."""
     Console.configure(verbose, quiet, not no_color, json == "-")
+    require_json(json)
     if output is None and not dry_run:
         raise typer.BadParameter("expected -o OUT.onnx (or --dry-run), but got neither")
     bounds: dict[str, Any] = {

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import ClassVar, TypeVar
 
 import rich.console
 import rich.markup
 import rich.progress
+from lissom_runtime.errors import UsageError
 from pydantic import BaseModel
+
+from lissom.files import write_text
+from lissom.graph.save import require_writable
 
 Item = TypeVar("Item")
 
@@ -75,6 +80,17 @@ def write_json(report: BaseModel, target: str | None) -> None:
     if target == "-":
         sys.stdout.write(text + "\n")
         return
-    from lissom.cli.files import write_text
+    try:
+        write_text(Path(target), text + "\n")
+    except OSError as error:
+        raise UsageError(f"expected to write {target}, but got: {error.strerror}") from error
 
-    write_text(target, text + "\n")
+
+def require_json(target: str | None) -> None:
+    """Refuses a place for the report that cannot be written, before any work is done.
+
+    Raises:
+        UsageError: it is a folder, or its folder cannot be written.
+    """
+    if target is not None and target != "-":
+        require_writable(Path(target), overwrite=True)

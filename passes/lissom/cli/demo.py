@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from lissom_runtime.errors import UsageError
+from lissom_runtime.errors import GoalMissed, UsageError
 from lissom_runtime.providers import ProviderRequest
 
 from lissom.cli import flags
@@ -55,6 +55,8 @@ def demo(
             progress=progress,
         )
         render_report(result.report, verbose)
+        if result.missed:
+            raise GoalMissed(result.missed)
         out.print(f"lissom check {network}.onnx {target.name} --data {test.name}")
         out.print(score_table(_scores(lissom_models.path(network), target, str(test))))
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from lissom import pipeline
 from lissom.cli import flags
-from lissom.cli.console import Console, write_json
+from lissom.cli.console import Console, require_json, write_json
 from lissom.cli.render import render_refusals
 from lissom.data import first_feeds, input_specs
 from lissom.graph.load import load
@@ -58,6 +58,7 @@ def inspect(
 ) -> None:
     """Show the layers of IN.onnx, what they cost, and what would be declined."""
     Console.configure(verbose, quiet, not no_color, json == "-")
+    require_json(json)
     loaded = load(model, convert_opset)
     feeds = first_feeds(input_specs(loaded.inputs), data, flags.parse_shapes(shape), seed)
     canonical = pipeline.canonicalise(loaded, feeds)

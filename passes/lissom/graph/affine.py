@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lissom.graph.model import Model, Node, Tensor, constant, is_constant, is_standard
+from lissom.graph.model import Model, Node, constant, is_constant, is_standard
 from lissom.graph.steps import Change, Outcome
 from lissom.options import Refusal
 
@@ -44,8 +44,8 @@ def fold_affine(model: Model) -> Outcome:
                 break
             _fold(layer, *pair)
             outcome.changes.append(Change(layer.name, f"took in {follower.op} {follower.name}"))
-            _bypass(layer, follower)
             removed.add(id(follower))
+            model.fuse(layer, follower)
     model.graph.nodes = [node for node in model.graph.nodes if id(node) not in removed]
     return outcome
 
@@ -164,11 +164,3 @@ def _fold(layer: Node, scale: Array, shift: Array) -> None:
         layer.inputs[2] = new
     else:
         layer.inputs.append(new)
-
-
-def _bypass(layer: Node, follower: Node) -> None:
-    """Lets `layer` produce what `follower` produced."""
-    output: Tensor = follower.outputs[0]
-    follower.inputs.clear()
-    follower.outputs.clear()
-    layer.outputs[0] = output

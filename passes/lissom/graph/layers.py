@@ -7,13 +7,16 @@ What looks like a layer and cannot be one is a `Refusal`:
 2. a convolution has groups;
 3. a Gemm transposes A, a MatMul has its constant on the left or of a rank other than 2;
 4. the node stands in the body of an If, Loop or Scan;
-5. the layer did not run on the observed input, so that its geometry is unknown.
+5. the operator itself is a quantised one (QLinearConv, MatMulInteger, …);
+6. the input has no axis besides the channels.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -22,11 +25,14 @@ import numpy.typing as npt
 from lissom_runtime.errors import UsageError
 
 from lissom.graph.geometry import Geometry
-from lissom.graph.model import Model, Node, Tensor, is_constant
+from lissom.graph.model import Model, Node, Tensor, is_constant, is_standard
 from lissom.options import Refusal
 
 LAYER_OPS = ("Conv", "Gemm", "MatMul")
 """Operators that become layers."""
+
+QUANTISED_OPS = frozenset({"QLinearConv", "ConvInteger", "QLinearMatMul", "MatMulInteger", "QGemm"})
+"""Operators that do a layer's work on integers."""
 
 FloatArray = npt.NDArray[Any]
 
@@ -42,6 +48,7 @@ class Layer:
         weight: weight[out_channels, in_channels, *kernel] in float32, a Gemm's alpha multiplied in.
         geometry: shapes and strides.
         source_rank: number of axes of the layer's input.
+        readers: how many layers have this very weight: each bears an equal part of its parameters and bytes.
     """
 
     name: str
@@ -50,6 +57,7 @@ class Layer:
     weight: FloatArray
     geometry: Geometry
     source_rank: int
+    readers: int = 1
 
     @property
     def folded(self) -> FloatArray:
@@ -79,7 +87,7 @@ def activations(model: Model) -> list[str]:
     """Names of the tensors whose shapes `find_layers` needs: inputs and outputs of the candidates."""
     names: dict[str, None] = {}
     for node in model.graph.nodes:
-        if node.op in LAYER_OPS and weight_obstacle(node) is None:
+        if _is_candidate(node) and weight_obstacle(node) is None:
             names[node.inputs[0].name] = None
             names[node.outputs[0].name] = None
     return list(names)
@@ -104,22 +112,28 @@ def find_layers(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> Census:
             for inner in subgraph.nodes
             if inner.op in LAYER_OPS
         )
-        if node.op not in LAYER_OPS or node.domain not in (None, "", "ai.onnx"):
+        if node.op in QUANTISED_OPS:
+            refusals.append(Refusal(node.name, "layer", f"the operator is quantised ({node.op}); expected float32"))
+        if not _is_candidate(node):
             continue
         if (reason := weight_obstacle(node)) is not None:
             refusals.append(Refusal(node.name, "layer", reason))
             continue
         weight = _weight(node)
         _require_finite(node, weight)
-        source, target = shapes.get(node.inputs[0].name), shapes.get(node.outputs[0].name)
-        if source is None or target is None:
-            refusals.append(Refusal(node.name, "layer", "did not run on the observed input"))
-            continue
+        source, target = shapes[node.inputs[0].name], shapes[node.outputs[0].name]
         if len(source) < 2:
             refusals.append(Refusal(node.name, "layer", f"the input has rank {len(source)}; expected at least 2"))
             continue
         layers.append(Layer(node.name, node.op, node, weight, _geometry(node, weight, source, target), len(source)))
-    return Census(layers, refusals)
+    counts = Counter(_identity(layer) for layer in layers)
+    return Census([replace(layer, readers=counts[_identity(layer)]) for layer in layers], refusals)
+
+
+def _identity(layer: Layer) -> tuple[str, tuple[int, ...], bytes]:
+    """What layers that could share one initializer have in common."""
+    stored: FloatArray = layer.node.inputs[1].values
+    return layer.op, stored.shape, hashlib.sha256(stored.tobytes()).digest()
 
 
 def weight_obstacle(node: Node) -> str | None:
@@ -141,6 +155,10 @@ def weight_obstacle(node: Node) -> str | None:
     if node.op == "MatMul" and len(weight.shape) != 2:
         return f"the constant of the MatMul has rank {len(weight.shape)}; expected 2"
     return None
+
+
+def _is_candidate(node: Node) -> bool:
+    return any(is_standard(node, op) for op in LAYER_OPS)
 
 
 def _weight(node: Node) -> FloatArray:

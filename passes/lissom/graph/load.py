@@ -136,6 +136,8 @@ def _load_external_data(proto: onnx.ModelProto, folder: Path) -> None:
             info = onnx.external_data_helper.ExternalDataInfo(tensor)
         except ValueError as error:
             raise LoadError(f"expected a location of the external data of {tensor.name!r}, but {error}") from error
+        if "\0" in info.location:
+            raise LoadError(f"expected a file name for the external data of {tensor.name!r}, but it holds a NUL byte")
         location = Path(info.location)
         file = (root / location).resolve()
         if location.is_absolute() or not file.is_relative_to(root):

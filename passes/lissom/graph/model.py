@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-import ml_dtypes
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
@@ -157,6 +156,20 @@ class Model:
             entries[node.name] = provenance
             self.set_metadata(PROVENANCE_KEY, json.dumps(entries, sort_keys=True))
 
+    def fuse(self, node: Node, follower: Node) -> None:
+        """Lets `node` produce what `follower` produced, and bear what is known of both.
+
+        The node keeps its name, doc string and metadata; its provenance lists both.
+        """
+        note = self._notes.pop(node.outputs[0].name, _Notes())
+        output = follower.outputs[0]
+        earlier = json.loads(note.metadata.get(PROVENANCE_KEY, "{}")).get("from", [node.name])
+        follower.inputs.clear()
+        follower.outputs.clear()
+        node.outputs[0] = output
+        self._notes[output.name] = note
+        self.set_provenance(node, {"kind": "fused", "from": [*earlier, follower.name]})
+
     def consumers(self, tensor: Tensor) -> int:
         """How often `tensor` is read: by nodes, by subgraphs, as an output of the graph."""
         return len(tensor.outputs) + sum(tensor is out for out in self.graph.outputs)
@@ -236,13 +249,6 @@ def tensor_of_value(value: onnx.ValueInfoProto) -> Tensor:
 def is_standard(node: Node, op: str) -> bool:
     """Whether `node` is the standard ONNX operator `op`."""
     return bool(node.op == op and node.domain in (None, "", "ai.onnx"))
-
-
-def element_bytes(dtype: Any) -> float:
-    """Bytes that one element of `dtype` takes in a file."""
-    if dtype in (ml_dtypes.int4, ml_dtypes.uint4):
-        return 0.5
-    return float(np.dtype(dtype).itemsize)
 
 
 def _seal(graph: Graph) -> None:

@@ -30,7 +30,9 @@ def require_writable(target: Path, overwrite: bool, source: Path | None = None) 
         raise UsageError(f"expected a folder that can be written, but {target.parent} is not")
 
 
-def save(proto: onnx.ModelProto, target: Path, verify: Callable[[Path], None] | None = None) -> int:
+def save(
+    proto: onnx.ModelProto, target: Path, verify: Callable[[Path], None] | None = None, overwrite: bool = False
+) -> int:
     """Writes `proto` to `target`: first beside it, then verified, then renamed.
 
     Args:
@@ -38,15 +40,18 @@ def save(proto: onnx.ModelProto, target: Path, verify: Callable[[Path], None] | 
         target: where to write; large models get `<target>.data` beside it.
         verify: called with the temporary file before it is renamed; an exception
             from it leaves nothing behind.
+        overwrite: replace a `<target>.data` that exists.
 
     Returns:
         Bytes written, external data included.
 
     Raises:
-        UsageError: the folder cannot be written.
+        UsageError: the folder cannot be written, or the external data would replace a file.
     """
     external = proto.ByteSize() > EXTERNAL_DATA_BYTES
     data_name = f"{target.name}.data"
+    if external:
+        require_writable(target.with_name(data_name), overwrite)
     try:
         with tempfile.TemporaryDirectory(prefix=".lissom-", dir=target.parent) as folder:
             draft = Path(folder) / target.name

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import platformdirs
+
+from lissom.files import write_text
 
 FORMAT = 1
 """Part of every key; raised when what is stored changes its meaning."""
@@ -40,9 +40,7 @@ class Cache:
         path = self._path(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as draft:
-                json.dump({"key": key, "value": value}, draft)
-            os.replace(draft.name, path)
+            write_text(path, json.dumps({"key": key, "value": value}))
         except OSError:
             return
 

@@ -16,10 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lissom_runtime.latency import Schedule, compare_many
+from lissom_runtime import plugins
+from lissom_runtime.latency import Samples, Schedule, compare_many
 from lissom_runtime.providers import ProviderRequest
 from lissom_runtime.session import open_session
 
@@ -34,6 +37,12 @@ ANCHORS = 4
 
 LEAST_GAIN = 0.02
 """A candidate must be faster than dense by this share to count as faster."""
+
+LEAST_SIGNAL = 5.0
+"""A difference of fewer standard errors is noise: the layer or candidate counts as not faster, and is not cached."""
+
+UNSURE = 1.0
+"""The ratio of a candidate that could not be told from noise."""
 
 AT_ONCE = 6
 """Candidates that are timed in the same rounds."""
@@ -70,7 +79,6 @@ class LatencyTable:
         emit: Mapping[str, EmitOption],
         cache: Cache,
     ) -> None:
-        self.measured = 0
         self._provider = provider
         self._block = block
         self._emit = emit
@@ -80,6 +88,8 @@ class LatencyTable:
             "providers": list(provider.names),
             "options": {name: dict(options) for name, options in provider.options.items()},
             "threads": provider.threads,
+            "libraries": sorted(_file(path) for path in (*provider.libraries.values(), *provider.custom_op_libraries)),
+            "plugins": {name: _version(plugins.PACKAGES.get(name)) for name in provider.names},
             "machine": dict(machine),
         }
 
@@ -90,7 +100,7 @@ class LatencyTable:
             layer: the layer that the menu is of.
             menu: its options, not priced.
         """
-        dense_us = self._dense(layer)
+        dense_us = max(self._dense(layer), 0.0)
         candidates = [self._usable(layer, ladder) for ladder in menu.ladders]
         ladders = [ladder for ladder in candidates if len(ladder)]
         first = self._ratios(layer, [(ladder, 0) for ladder in ladders])
@@ -144,14 +154,15 @@ class LatencyTable:
         networks = [chain(layer, 1, None), chain(layer, copies, None)]
         networks += [chain(layer, copies, self._candidate(kind, parameters)) for kind, parameters in options]
         runs = [(open_session(content, self._provider), feeds) for content, feeds in networks]
-        base, dense, *others = (samples.median for samples in compare_many(runs, schedule=SCHEDULE))
-        span = max(dense - base, 1e-3)
+        base, dense, *others = compare_many(runs, schedule=SCHEDULE)
+        span = dense.median - base.median
         dense_key = self._key(layer, "dense", {})
         if self._recall(dense_key) is None:
-            self._remember(dense_key, span / (copies - 1))
-        for (kind, parameters), us in zip(options, others, strict=True):
-            self._remember(self._key(layer, kind, parameters), max(us - base, 1e-3) / span)
-        self.measured += len(options) + 1
+            self._remember(dense_key, span / (copies - 1), sure=_stands_out(dense, base))
+        for (kind, parameters), samples in zip(options, others, strict=True):
+            sure = _stands_out(samples, base) and _stands_out(dense, base)
+            ratio = (samples.median - base.median) / span if sure else UNSURE
+            self._remember(self._key(layer, kind, parameters), ratio, sure)
 
     def _candidate(self, kind: str, parameters: Parameters) -> Emit:
         emit = self._emit[kind]
@@ -176,9 +187,30 @@ class LatencyTable:
             self._memory[text] = stored
         return self._memory[text]
 
-    def _remember(self, key: Mapping[str, Any], value: float) -> None:
+    def _remember(self, key: Mapping[str, Any], value: float, sure: bool) -> None:
+        """Keeps a measurement; one that noise may explain is kept for this run only."""
         self._memory[_text(key)] = value
-        self._cache.put(key, value)
+        if sure:
+            self._cache.put(key, value)
+
+
+def _stands_out(samples: Samples, base: Samples) -> bool:
+    """Whether two medians differ by more than `LEAST_SIGNAL` of their standard errors."""
+    errors = [np.subtract(*np.percentile(s.us, [75, 25])) / np.sqrt(len(s.us)) for s in (samples, base)]
+    return samples.median - base.median > LEAST_SIGNAL * float(np.hypot(*errors))
+
+
+def _file(path: Path) -> str:
+    """A library as it is now: another build is another provider."""
+    facts = path.stat() if path.exists() else None
+    return f"{path.name} {facts.st_size} {facts.st_mtime_ns}" if facts else path.name
+
+
+def _version(package: str | None) -> str:
+    try:
+        return version(package) if package else ""
+    except PackageNotFoundError:
+        return ""
 
 
 def _text(key: Mapping[str, Any]) -> str:
