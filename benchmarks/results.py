@@ -104,10 +104,10 @@ def least_latency(case: Case) -> float:
     return result.report.least_share
 
 
-def measure(case: Case) -> list[str]:
+def measure(case: Case, latency_only: bool) -> list[str]:
     """The rows of one network."""
     rows = []
-    for recipe in ("alds", "minimax"):
+    for recipe in () if latency_only else ("alds", "minimax"):
         words = f"--recipe {recipe} --keep-params 0.5"
         try:
             report = compress(case, f"{recipe}-params", recipe=recipe, bounds={"keep_params": 0.5})
@@ -117,8 +117,15 @@ def measure(case: Case) -> list[str]:
             rows.append(row(case, words, report))
         print(rows[-1], flush=True)
     least = least_latency(case)
-    ratio = min(1.0, round(least + 0.02, 2))
-    report = compress(case, "latency", recipe="minimax", bounds={"latency_ratio": ratio})
+    for margin in (0.02, 0.05, 0.1, 0.2):  # the original is measured again, and may come out faster
+        ratio = min(1.0, round(least + margin, 2))
+        try:
+            report = compress(case, "latency", recipe="minimax", bounds={"latency_ratio": ratio})
+            break
+        except lissom.GoalMissed as missed:
+            print(f"({case.name}: {missed})", flush=True)
+    else:
+        return rows
     told = "" if report.status == "met" else " --keep-anyway"
     rows.append(row(case, f"--latency-ratio {ratio:g}{told}", report))
     print(rows[-1], f"(predicted least {least:.3f})", flush=True)
@@ -131,10 +138,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--cifar", type=Path, required=True)
     parser.add_argument("--ocr", type=Path)
     parser.add_argument("--only", help="only networks whose name contains this")
+    parser.add_argument("--latency-only", action="store_true", help="only the rows of the least latency")
     arguments = parser.parse_args(argv)
     for case in cases(arguments.cifar, arguments.ocr):
         if arguments.only is None or arguments.only in case.name:
-            measure(case)
+            measure(case, arguments.latency_only)
 
 
 if __name__ == "__main__":

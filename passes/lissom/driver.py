@@ -215,7 +215,7 @@ def _finish(
     share = _share(job, search)
     common: dict[str, Any] = {
         "model": name,
-        "study": study,
+        "study": search.study,
         "search": search,
         "bounds": job.bounds.model_dump(),
         "provider": job.provider,
@@ -288,7 +288,8 @@ def _search(job: _Job, study: Study, stopwatch: _Stopwatch) -> Search:
     resource = job.resource
     if resource == "latency_us":
         original = measure(open_session(job.original, job.provider), job.feeds).median
-        return Search(study, resource, original, lambda candidate: stopwatch.paired(candidate).interval.high)
+        fitted = pipeline.fit_latency(study, original)
+        return Search(fitted, resource, original, lambda candidate: stopwatch.paired(candidate).interval.high)
     amount = float(getattr(study.canonical.original, resource))
     if amount == 0:
         raise UsageError(f"expected a model with {resource} to cut, but it has none")

@@ -210,6 +210,26 @@ def price_latency(study: Study, table: LatencyTable, progress: Progress = silent
     return replace(study, menus=menus, refusals=refusals)
 
 
+def fit_latency(study: Study, whole_us: float) -> Study:
+    """The study with latencies that the whole network has room for.
+
+    Timed in chains, layers with large weights can add up to more than the network takes (their weights stay in
+    the cache there). Then all latencies are scaled down alike, so that the sites take the whole time and not more.
+    """
+    together = sum(offered.dense.cost.get("latency_us") for offered in study.menus)
+    if together <= whole_us:
+        return study
+    factor = whole_us / together
+
+    def scaled(offered: Menu) -> Menu:
+        cost = offered.dense.cost
+        dense = replace(offered.dense, cost=replace(cost, latency_us=factor * cost.get("latency_us")))
+        ladders = [replace(lad, latency_us=factor * lad.cost("latency_us")) for lad in offered.ladders]
+        return Menu(offered.site, dense, ladders)
+
+    return replace(study, menus=[scaled(offered) for offered in study.menus])
+
+
 def allocate(study: Study, resource: Resource, limit: float) -> Plan:
     """Chooses one option per site, so that the sites together cost at most `limit`.
 

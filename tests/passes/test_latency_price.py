@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -152,6 +153,20 @@ def test_a_chain_runs_and_holds_one_dense_copy_and_the_candidates(layer: Layer, 
     assert session.run(None, dict(feeds))[0].shape == (1, 32, 6, 6)
     dense, _ = chain(layer, copies, None)
     assert (len(content) < len(dense)) == (copies > 1)
+
+
+def test_sites_never_take_longer_than_the_whole_network(
+    tmp_path: Path, layer: Layer, menu: Menu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Clock(monkeypatch)
+    priced = table(tmp_path).price(layer, menu)
+    dense = priced.dense.cost.get("latency_us")
+    study: Any = pipeline.Study(SimpleNamespace(), SimpleNamespace(), [priced, priced], [], {})  # type: ignore[arg-type]
+    fitted = pipeline.fit_latency(study, dense)
+    assert sum(offered.dense.cost.get("latency_us") for offered in fitted.menus) == pytest.approx(dense)
+    for before, after in zip(priced.ladders, fitted.menus[0].ladders, strict=True):
+        np.testing.assert_allclose(after.cost("latency_us"), before.cost("latency_us") / 2)
+    assert pipeline.fit_latency(study, 2 * dense) is study
 
 
 def test_a_real_measurement_gives_positive_latencies(tmp_path: Path, layer: Layer, menu: Menu) -> None:
