@@ -1,9 +1,9 @@
 """Trains one network of the zoo on Fashion-MNIST.
 
 SGD with Nesterov momentum, label smoothing, random horizontal flips and shifts, and a learning rate that rises
-linearly and falls along a cosine to zero. The weights of the last epoch are the result: nothing is chosen by test
-accuracy, and the test images are not read here. The state is saved after every epoch and a run that was cut off goes
-on from it; each epoch draws from its own seed, so a resumed run sees the same batches as an unbroken one.
+linearly and falls along a cosine to zero. The weights of the last epoch are the result; the test images are not read
+here. The state is saved after every epoch and a run that was cut off goes on from it; each epoch draws from its own
+seed, so a resumed run sees the same batches as an unbroken one.
 """
 
 # mypy: disable-error-code="import-not-found,misc"
