@@ -120,21 +120,29 @@ def random_feeds(specs: Sequence[InputSpec], shapes: Mapping[str, tuple[int, ...
     for name in shapes:
         if name not in {spec.name for spec in specs}:
             raise UsageError(f"expected a shape for one of {[spec.name for spec in specs]}, but got one for {name!r}")
-    rng = np.random.default_rng(seed)
-    feeds = {}
+    empty = {}
     for spec in specs:
         shape = shapes.get(spec.name, tuple(-1 if extent is None else extent for extent in spec.shape))
         if -1 in shape:
             raise UsageError(
-                f"expected --shape {spec.name}:N,… for the free axes of input {spec.name!r} "
-                f"{_text(spec.shape)}, but none was given and there is no calibration data"
+                f"expected --shape {spec.name}:{_suggestion(spec)} (shapes= in Python) for the free axes of input "
+                f"{spec.name!r} {_text(spec.shape)}, but none was given and there is no calibration data"
             )
         _require_fit(f"--shape {spec.name}", shape, spec)
-        if np.issubdtype(spec.dtype, np.floating):
-            feeds[spec.name] = rng.standard_normal(shape).astype(spec.dtype)
-        else:
-            feeds[spec.name] = rng.integers(0, 2, shape).astype(spec.dtype)
-    return feeds
+        empty[spec.name] = np.empty(shape, spec.dtype)
+    return random_like(empty, seed)
+
+
+def random_like(feeds: Feeds, seed: int) -> Feeds:
+    """Seeded random arrays of the shapes and types of `feeds`: standard normal floats, integers 0 or 1."""
+    rng = np.random.default_rng(seed)
+
+    def draw(like: Array) -> Array:
+        floating = np.issubdtype(like.dtype, np.floating)
+        drawn: Array = rng.standard_normal(like.shape) if floating else rng.integers(0, 2, like.shape)
+        return drawn.astype(like.dtype)
+
+    return {name: draw(values) for name, values in feeds.items()}
 
 
 def first_feeds(
@@ -287,6 +295,15 @@ def _require_fit(source: str, shape: tuple[int, ...], spec: InputSpec) -> None:
         raise UsageError(
             f"expected shape {_text(spec.shape)} for input {spec.name!r}, but {source} gives {_text(shape)}"
         )
+
+
+def _suggestion(spec: InputSpec) -> str:
+    """A shape to paste: one sample, and letters where only the user knows."""
+    free = iter("HWDEFG")
+    return ",".join(
+        str(extent) if extent is not None else "1" if axis == 0 else next(free, "N")
+        for axis, extent in enumerate(spec.shape)
+    )
 
 
 def _text(shape: Sequence[int | None]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -265,6 +265,7 @@ def _study(job: _Job) -> Study:
     if job.recipe.low_rank.metric == "whitened" and job.calibration is None:
         raise UsageError('expected --calibration data for the metric "whitened", but got none')
     canonical = pipeline.canonicalise(job.model, job.feeds)
+    canonical = replace(canonical, original=replace(canonical.original, bytes=len(job.original)))
     moments: dict[str, Moment] = {}
     if job.recipe.low_rank.metric == "whitened" and job.calibration is not None:
         starts = range(0, min(CALIBRATION_SAMPLES, job.calibration.size), job.batch)

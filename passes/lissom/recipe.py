@@ -119,7 +119,7 @@ class Bounds(_Strict):
     @model_validator(mode="after")
     def _something_is_asked(self) -> Bounds:
         if not self.budgets and self.max_drop is None:
-            raise ValueError("expected at least one of keep_params, keep_macs, max_bytes, latency_ratio, max_drop")
+            raise ValueError("none of keep_params, keep_macs, max_bytes, latency_ratio and max_drop was given")
         return self
 
 

@@ -14,11 +14,15 @@ from lissom_runtime.errors import UsageError
 from lissom_runtime.providers import ProviderRequest
 from lissom_runtime.session import open_session, run_session
 
-from lissom.data import Dataset, Feeds, InputSpec
+from lissom.data import Dataset, Feeds, InputSpec, random_like
 from lissom.progress import Progress, silent
 
 BATCH = 32
 """Samples per run where the model leaves the batch free."""
+
+
+RANDOM_INPUTS = 16
+"""Inputs that stand for data when there are none."""
 
 
 class Scorer:
@@ -26,7 +30,7 @@ class Scorer:
 
     Args:
         original: the original model, serialized or its path.
-        data: validation samples, or None for the seeded random `feeds` alone.
+        data: validation samples, or None for seeded random inputs shaped like `feeds`.
         feeds: one input of the model.
         provider: where the models run.
         metric: the first score; None chooses "top1" with labels and "agreement" without.
@@ -75,7 +79,8 @@ class Scorer:
             return (metric,)
         if labelled and self._classifies:
             return ("top1", "agreement", "output")
-        return ("agreement", "output") if self._classifies else ("output",)
+        # On random inputs most networks name one class whatever they are given: agreement would say nothing.
+        return ("agreement", "output") if self._classifies and self._data is not None else ("output",)
 
     @cached_property
     def _classifies(self) -> bool:
@@ -94,7 +99,8 @@ class Scorer:
 
     def _samples(self) -> Iterator[tuple[Feeds, npt.NDArray[Any] | None]]:
         if self._data is None:
-            yield self._feeds, None
+            for seed in range(RANDOM_INPUTS):
+                yield random_like(self._feeds, seed), None
         else:
             starts = range(0, self._data.size, self._batch)
             for start in self._progress(starts, "scoring"):

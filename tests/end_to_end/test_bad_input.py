@@ -171,7 +171,7 @@ def test_unreadable_calibration_data(
         (["--max-drop", "-0.1"], "max_drop"),
         (["--max-drop", "0.1", "--drop", "sideways"], "drop"),
         (["--keep-params", "many"], "a valid number"),
-        ([], "at least one of"),
+        ([], "none of keep_params"),
         (["--keep-params", "0.5", "--keep-macs", "0.5"], "one budget"),
         (["--keep-params", "0.5", "--recipe", "no-such-recipe"], "no-such-recipe"),
         (["--keep-macs", "0.5", "--recipe", "alds"], "alds"),
@@ -228,6 +228,12 @@ def test_an_unwritable_output(folder: Path, capsys: pytest.CaptureFixture[str], 
 def test_an_unwritable_report(folder: Path, capsys: pytest.CaptureFixture[str], report: str) -> None:
     words = ["--calibration", str(folder / "data.npz"), "--keep-params", "0.8", "--json", str(folder / report)]
     expect(folder, capsys, compress(folder, *words), 2, "expected a f")
+
+
+def test_a_report_that_would_replace_the_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--calibration", str(folder / "data.npz"), "--keep-params", "0.8"]
+    expect(folder, capsys, compress(folder, *words, "--json", str(folder / "out.onnx")), 2, "apart from the models")
+    expect(folder, capsys, compress(folder, *words, "--json", str(folder / "in.onnx")), 2, "apart from the models")
 
 
 def test_a_broken_image(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

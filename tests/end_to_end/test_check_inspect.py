@@ -36,7 +36,8 @@ def test_a_model_agrees_with_itself(tmp_path: Path, original: str) -> None:
     told = tmp_path / "check.json"
     assert main(["check", original, original, *SHAPE, "--max-drop", "0", "--json", str(told)]) == 0
     report = json.loads(told.read_text())
-    assert [score["after"] for score in report["accuracy"]] == [1.0, 200.0]
+    (score,) = report["accuracy"]
+    assert (score["metric"], score["n"], score["after"]) == ("output", 16, 200.0)
 
 
 def test_a_model_that_lost_more_than_allowed_fails(original: str, changed: str) -> None:

@@ -46,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except typer.Exit as stop:
         return int(stop.exit_code)
     except typer.TyperException as error:
-        say_error(error.format_message())
+        if error.format_message():  # empty after the help that a bare `lissom` prints
+            say_error(error.format_message())
         return 2
     except typer.Abort:
         say_error("interrupted; nothing was written")

@@ -60,7 +60,7 @@ def check(
 ) -> None:
     """Compare B.onnx with A.onnx: interface, outputs and latency on an execution provider."""
     Console.configure(verbose, quiet, not no_color, json == "-")
-    require_json(json)
+    require_json(json, original, compressed)
     if drop not in ("absolute", "relative"):
         raise typer.BadParameter(f"expected --drop absolute or relative, but got {drop!r}")
     for name, limit in (("--max-drop", max_drop), ("--max-latency-ratio", max_latency_ratio)):

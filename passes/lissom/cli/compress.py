@@ -24,10 +24,12 @@ def compress(
     keep_macs: Annotated[float | None, typer.Option(help="Share of the multiply-accumulates to keep at most.")] = None,
     max_bytes: Annotated[int | None, typer.Option(help="Bytes of the written file, at most.")] = None,
     latency_ratio: Annotated[float | None, typer.Option(help="Measured latency over the original's, at most.")] = None,
-    max_drop: Annotated[float | None, typer.Option(help="Goal: the smallest result that loses at most this.")] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(help="Goal: the smallest result that loses at most this; 0.01 is one point of top1.")
+    ] = None,
     drop: Annotated[str, typer.Option(metavar="absolute|relative", help="How --max-drop counts.")] = "absolute",
     calibration: Annotated[
-        str | None, typer.Option(metavar="DATA", help="Samples for statistics; labels are not used.")
+        str | None, typer.Option(metavar="DATA", help="Samples for statistics, and for scores without --validation.")
     ] = None,
     validation: Annotated[
         str | None, typer.Option(metavar="DATA", help="Samples for scores. Default: --calibration.")
@@ -53,7 +55,7 @@ def compress(
 ) -> None:
     """Compress IN.onnx within bounds, prove the result and write it."""
     Console.configure(verbose, quiet, not no_color, json == "-")
-    require_json(json)
+    require_json(json, model, output)
     if output is None and not dry_run:
         raise typer.BadParameter("expected -o OUT.onnx (or --dry-run), but got neither")
     bounds: dict[str, Any] = {

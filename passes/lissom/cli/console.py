@@ -86,11 +86,15 @@ def write_json(report: BaseModel, target: str | None) -> None:
         raise UsageError(f"expected to write {target}, but got: {error.strerror}") from error
 
 
-def require_json(target: str | None) -> None:
-    """Refuses a place for the report that cannot be written, before any work is done.
+def require_json(target: str | None, *others: Path | None) -> None:
+    """Refuses a place for the report that cannot be written, or is one of the `others`, before any work is done.
 
     Raises:
-        UsageError: it is a folder, or its folder cannot be written.
+        UsageError: it is a folder, a model of this call, or its folder cannot be written.
     """
-    if target is not None and target != "-":
-        require_writable(Path(target), overwrite=True)
+    if target is None or target == "-":
+        return
+    require_writable(Path(target), overwrite=True)
+    for other in others:
+        if other is not None and Path(target).resolve() == other.resolve():
+            raise UsageError(f"expected a report apart from the models, but --json and a model are both {target}")

@@ -42,7 +42,7 @@ def demo(
         raise UsageError(f"expected one of the networks {', '.join(lissom_models.NAMES)}, but got {network!r}")
     out = Console.out()
     with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / f"{network}.onnx" if output is None else output
+        target = Path(folder) / f"{network}-compressed.onnx" if output is None else output
         calibration, test = lissom_models.calibration(network), lissom_models.test(network)
         out.print(
             f"lissom compress {network}.onnx -o {target.name} --max-drop {MAX_DROP} --calibration {calibration.name}"
@@ -59,6 +59,7 @@ def demo(
             raise GoalMissed(result.missed)
         out.print(f"lissom check {network}.onnx {target.name} --data {test.name}")
         out.print(score_table(_scores(lissom_models.path(network), target, str(test))))
+        out.print("the result was temporary; -o OUT.onnx keeps it" if output is None else f"written: {output}")
 
 
 def _scores(original: Path, compressed: Path, data: str) -> list[AccuracyEntry]:

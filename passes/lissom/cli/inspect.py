@@ -58,7 +58,7 @@ def inspect(
 ) -> None:
     """Show the layers of IN.onnx, what they cost, and what would be declined."""
     Console.configure(verbose, quiet, not no_color, json == "-")
-    require_json(json)
+    require_json(json, model)
     loaded = load(model, convert_opset)
     feeds = first_feeds(input_specs(loaded.inputs), data, flags.parse_shapes(shape), seed)
     canonical = pipeline.canonicalise(loaded, feeds)

@@ -24,12 +24,14 @@ def render_report(report: Report, verbose: int) -> None:
     changed = [layer for layer in report.layers if layer.kind != "dense"]
     out.print(
         f"{report.model['name']}: recipe {report.recipe['name']}, "
-        f"{len(changed)} of {len(report.layers)} layers replaced, {len(report.refusals)} declined"
+        f"{len(changed)} of {len(report.layers)} layers replaced, {len(report.refusals)} refusals"
     )
     if verbose or report.status == "dry-run":
         out.print(layer_table(report.layers))
     render_refusals(report.refusals, verbose)
     out.print(_summary(report))
+    if report.status == "dry-run" and report.bounds["max_drop"] is not None:
+        out.print("This is the first plan that the search for the goal would try; nothing was built or scored.")
     environment = report.environment
     out.print(
         f"[dim]{environment.machine['cpu']}, {environment.threads} thread(s), {', '.join(environment.providers)}, "
