@@ -18,7 +18,7 @@ def compress(
     model: Annotated[Path, typer.Argument(metavar="IN.onnx", help="The model to compress.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="OUT.onnx", help="Where to write.")] = None,
     recipe: Annotated[
-        str, typer.Option("--recipe", metavar="NAME|FILE", help="alds, minimax, or a TOML file.")
+        str, typer.Option("--recipe", metavar="NAME|FILE", help="alds, minimax, fast, or a TOML file.")
     ] = "minimax",
     keep_params: Annotated[float | None, typer.Option(help="Share of the non-zero parameters to keep at most.")] = None,
     keep_macs: Annotated[float | None, typer.Option(help="Share of the multiply-accumulates to keep at most.")] = None,

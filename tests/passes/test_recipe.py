@@ -1,0 +1,43 @@
+"""Presets are valid recipes, and a recipe file is read as strictly as a flag."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from lissom.recipe import make_bounds, preset_names, read_recipe
+from lissom_runtime.errors import UsageError
+
+
+def test_every_preset_is_valid_described_and_named_after_its_file() -> None:
+    assert preset_names() == ["alds", "fast", "minimax"]
+    for name in preset_names():
+        recipe = read_recipe(name)
+        assert recipe.name == name
+        assert recipe.description.endswith(".")
+
+
+def test_a_preset_and_a_file_of_the_same_text_are_the_same_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "fast.toml"
+    path.write_text('[low_rank]\nfoldings = [0, 1, 2, 3]\nsides = ["input", "output"]\nrank_multiple = "target"\n')
+    mine, preset = read_recipe(str(path)), read_recipe("minimax")
+    assert (mine.low_rank, mine.allocate) == (preset.low_rank, preset.allocate)
+
+
+def test_the_published_iteration_takes_the_published_options_only(tmp_path: Path) -> None:
+    path = tmp_path / "mixed.toml"
+    path.write_text('[low_rank]\nmetric = "spectral"\n[allocate]\nobjective = "alds"\n')
+    with pytest.raises(UsageError, match='objective "alds" expects'):
+        read_recipe(str(path))
+
+
+@pytest.mark.parametrize("text", ["unknown = 1", "[low_rank]\nmetric = 'best'", "[allocate]\nseed = 'x'"])
+def test_unknown_words_are_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match="expected a valid recipe"):
+        read_recipe(str(path))
+
+
+def test_bounds_name_the_budgets_that_were_given() -> None:
+    assert make_bounds(keep_macs=0.5, max_drop=0.1).budgets == {"keep_macs": 0.5}
