@@ -36,11 +36,11 @@ SHORTEST_SAMPLE_US = 200.0
 """Runs are repeated within a sample until that of the fastest session lasts this long."""
 
 
-LAYOUT = 0.005
+LAYOUT = 0.01
 """Relative difference that memory layout alone can make between two sessions of one model.
 
-Twice the standard deviation over twelve fresh pairs of sessions of a 100 µs network (0.0025); above 1 ms it was too
-small to see (benchmarks/LOG.md).
+Four times the standard deviation over twelve fresh pairs of sessions of a 100 µs network (0.0025); above 1 ms it was
+too small to see. With twice, a 164 µs network against itself was covered in 18 of 20 (benchmarks/LOG.md).
 """
 
 
