@@ -64,7 +64,7 @@ def test_the_plain_metrics_are_the_errors_of_recomposed_pairs(shape: tuple[int, 
             "theorem": [np.sqrt(scheme.groups) * block.max() / top for block in blocks],
         }
         for metric, values in wanted.items():
-            got = curve(shape, scheme, metric)  # type: ignore[arg-type]  # the keys above are metrics
+            got = curve(shape, scheme, metric)
             tolerance = ROUNDING * np.sqrt(scheme.groups)
             np.testing.assert_allclose(got, values, rtol=0, atol=tolerance, err_msg=f"{scheme} {metric}")
 
@@ -116,7 +116,7 @@ def test_code_is_below_spectral_and_theorem_above(shape: tuple[int, ...]) -> Non
 @pytest.mark.parametrize(("side", "axis"), [("input", 1), ("output", 0)])
 def test_the_theorem_is_attained_by_equal_blocks(side: str, axis: int) -> None:
     weight = np.concatenate([random_weight((6, 4))] * 3, axis=axis)
-    scheme = Scheme(0, side, 3)  # type: ignore[arg-type]  # parametrised over the literals
+    scheme = Scheme(0, side, 3)
     theorem, spectral = error_curve(weight, scheme, "theorem"), error_curve(weight, scheme, "spectral")
     np.testing.assert_allclose(theorem, spectral, rtol=1e-6)
 

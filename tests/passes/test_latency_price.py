@@ -161,7 +161,7 @@ def test_sites_never_take_longer_than_the_whole_network(
     Clock(monkeypatch)
     priced = table(tmp_path).price(layer, menu)
     dense = priced.dense.cost.get("latency_us")
-    study: Any = pipeline.Study(SimpleNamespace(), SimpleNamespace(), [priced, priced], [], {})  # type: ignore[arg-type]
+    study: Any = pipeline.Study(SimpleNamespace(), SimpleNamespace(), [priced, priced], [], {})
     fitted = pipeline.fit_latency(study, dense)
     assert sum(offered.dense.cost.get("latency_us") for offered in fitted.menus) == pytest.approx(dense)
     for before, after in zip(priced.ladders, fitted.menus[0].ladders, strict=True):

@@ -31,9 +31,9 @@ def test_foldings_that_the_kernel_does_not_have_are_left_out() -> None:
 
 @pytest.mark.parametrize("metric", ["code", "theorem", "spectral", "frobenius"])
 def test_a_ladder_has_every_rank_with_its_cost_and_error(metric: str) -> None:
-    for ladder in ladders("a", WEIGHT, GEOMETRY, metric, (0, 1, 2, 3), SIDES):  # type: ignore[arg-type]  # as above
+    for ladder in ladders("a", WEIGHT, GEOMETRY, metric, (0, 1, 2, 3), SIDES):
         scheme = Scheme.of(ladder.parameters)
-        errors = error_curve(WEIGHT, scheme, metric)  # type: ignore[arg-type]  # parametrised over the literals
+        errors = error_curve(WEIGHT, scheme, metric)
         np.testing.assert_array_equal(ladder.steps, np.arange(1, max_rank(GEOMETRY, scheme) + 1))
         np.testing.assert_array_equal([ladder.error_at_zero, *ladder.error], errors)
         for n, rank in enumerate(ladder.steps):

@@ -22,13 +22,13 @@ class Bench:
         dense = Option("site", "dense", {}, Cost(900, 3600, 900), 0.0, "code")
         ladder = SimpleNamespace(cost=lambda _: SimpleNamespace(min=lambda: 100.0))
         study: Any = SimpleNamespace(
-            menus=[Menu("site", dense, [ladder])],  # type: ignore[list-item]  # only its least cost is asked for
+            menus=[Menu("site", dense, [ladder])],
             canonical=SimpleNamespace(totals=SimpleNamespace(params=1000)),
             recipe=SimpleNamespace(name="a test", allocate=SimpleNamespace(objective=objective)),
         )
         monkeypatch.setattr(pipeline, "allocate", self.allocate)
         monkeypatch.setattr(pipeline, "apply", self.apply)
-        self.search = Search(study, "params", 1000.0, lambda candidate: realised(candidate))  # type: ignore[arg-type]
+        self.search = Search(study, "params", 1000.0, lambda candidate: realised(candidate))
 
     def allocate(self, _: object, resource: str, limit: float) -> float:
         assert resource == "params"
@@ -60,7 +60,7 @@ def test_a_bound_that_keeps_being_missed_is_reported_with_the_nearest_model(monk
     found = bench.search.candidate(0.8)
     assert "at most 0.8 of the params" in found.missed
     assert len(bench.built) <= 1 + REPLANS
-    assert float(found.candidate) == min(bench.built)  # type: ignore[arg-type]  # candidates are shares here
+    assert float(found.candidate) == min(bench.built)
     assert all(not step.met for step in bench.search.tries)
 
 
@@ -83,10 +83,10 @@ def test_a_goal_is_bisected_to_the_smallest_share_that_holds_it(
     monkeypatch: pytest.MonkeyPatch, threshold: float
 ) -> None:
     bench = Bench(monkeypatch, lambda share: share)
-    found = bench.search.smallest_within(0.01, lambda c: 0.0 if float(c) >= threshold else 1.0, None, silent)  # type: ignore[arg-type]
+    found = bench.search.smallest_within(0.01, lambda c: 0.0 if float(c) >= threshold else 1.0, None, silent)
     width = 0.8 / 2**GOAL_STEPS
     assert found.missed == ""
-    assert threshold <= float(found.candidate) <= threshold + width + 1e-12  # type: ignore[arg-type]
+    assert threshold <= float(found.candidate) <= threshold + width + 1e-12
     assert len(bench.search.tries) == GOAL_STEPS
 
 
