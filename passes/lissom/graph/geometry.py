@@ -52,11 +52,6 @@ class Geometry:
         return self.out_channels * self.columns
 
     @property
-    def in_positions(self) -> int:
-        """Input pixels, times `rows`."""
-        return prod(self.in_spatial) * self.rows
-
-    @property
     def out_positions(self) -> int:
         """Output pixels, times `rows`."""
         return prod(self.out_spatial) * self.rows
