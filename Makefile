@@ -8,14 +8,20 @@ INSTALLED := $(VENV)/lissom-installed
 INSTALLED_DEV := $(VENV)/lissom-installed-dev
 SOURCES := pyproject.toml runtime/CMakeLists.txt $(shell find runtime -name '*.cc' -o -name '*.h')
 BENCH_SECONDS ?= 3
+EMULATOR ?=
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-plugin-ep lint bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/lissom demo
 
 test: lint
 	$(BIN)/pytest -n 2
+
+# OpenVINO's plugin offers a device on Intel processors only. On others the same plugin runs in an emulator (20 minutes):
+#   make test-plugin-ep EMULATOR='qemu-x86_64-static -cpu Haswell-noTSX'
+test-plugin-ep: $(INSTALLED_DEV)
+	$(EMULATOR) $(BIN)/python -m pytest -m plugin_ep tests/runtime/test_plugins.py tests/end_to_end/test_check_inspect.py
 
 lint: $(INSTALLED_DEV)
 	$(BIN)/ruff check .

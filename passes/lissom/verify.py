@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from lissom_runtime.errors import LoadError, UsageError, VerificationError
+from lissom_runtime.providers import ProviderRequest
 from lissom_runtime.session import open_session, run_session
 
 from lissom.data import Feeds
@@ -21,8 +22,17 @@ LEAST_SCALE = 1e-3
 """Outputs that stay below this everywhere are compared with it: a saturated sigmoid leaves rounding only."""
 
 
-def require_same(expected: Model, actual: Model, feeds: Feeds, what: str) -> float:
-    """Compares two models on one input, on the CPU.
+def require_same(
+    expected: Model, actual: Model, feeds: Feeds, what: str, provider: ProviderRequest | None = None
+) -> float:
+    """Compares two models on one input.
+
+    Args:
+        expected: what is right, run on the CPU.
+        actual: what is compared with it.
+        feeds: the input.
+        what: names `actual` in messages.
+        provider: where `actual` runs; default: the CPU.
 
     Returns:
         The largest difference of any output, relative to the largest value of that output.
@@ -36,7 +46,7 @@ def require_same(expected: Model, actual: Model, feeds: Feeds, what: str) -> flo
     require_valid(proto, original)
     wanted = run_session(open_session(original.SerializeToString()), feeds)
     try:
-        got = run_session(open_session(proto.SerializeToString()), feeds)
+        got = run_session(open_session(proto.SerializeToString(), provider), feeds)
     except LoadError as error:
         raise VerificationError(f"expected {what} to run like what it was made from, but: {error}") from error
     drawn = random_outputs(expected)

@@ -6,7 +6,7 @@ from lissom_runtime.accuracy import Score, evaluate, evaluate_all
 from lissom_runtime.errors import GoalMissed, LissomError, LoadError, UsageError, VerificationError
 from lissom_runtime.intervals import Interval
 from lissom_runtime.latency import PairedLatency, Samples, Schedule, compare, compare_many, measure
-from lissom_runtime.library import available, describe, get_library_path
+from lissom_runtime.library import available, describe, get_library_path, register
 from lissom_runtime.providers import ProviderRequest
 from lissom_runtime.session import nodes_by_provider, open_session
 from lissom_runtime.target import Machine
@@ -34,4 +34,5 @@ __all__ = [
     "measure",
     "nodes_by_provider",
     "open_session",
+    "register",
 ]

@@ -2,21 +2,31 @@
 
 The wheel builds it where a C++ compiler is found. Without it every model still runs, through the function bodies of
 its `ai.lissom` nodes on standard operators: that is the portable path.
+
+The environment variable LISSOM_LIBRARY, if it is set and not empty, names the file to use instead of the installed
+one: a build with sanitizers, or one under development. It is read when the library is first loaded.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from functools import cache
 from pathlib import Path
 
+import onnxruntime
+
 import lissom_runtime
 from lissom_runtime.errors import LoadError
+from lissom_runtime.ort_errors import reported
+
+OVERRIDE = "LISSOM_LIBRARY"
+"""Environment variable that names another build of the library."""
 
 _NAMES = {"win32": "lissom_runtime.dll", "darwin": "liblissom_runtime.dylib"}
 
-ABI = 1
+ABI = 2
 """Version of the C interface that this package calls."""
 
 
@@ -33,8 +43,13 @@ def get_library_path() -> Path:
     """Where the shared library is, for programs that register it themselves.
 
     Raises:
-        LoadError: this installation has none.
+        LoadError: this installation has none, or LISSOM_LIBRARY names no file.
     """
+    override = os.environ.get(OVERRIDE)
+    if override:
+        if not Path(override).is_file():
+            raise LoadError(f"expected {OVERRIDE} to name a shared library, got {override}, which is no file")
+        return Path(override)
     name = _NAMES.get(sys.platform, "liblissom_runtime.so")
     # An editable installation has two directories: the sources, and what was built.
     for root in lissom_runtime.__path__:
@@ -60,6 +75,21 @@ def load() -> ctypes.CDLL:
     if abi != ABI:
         raise LoadError(f"expected version {ABI} of the kernel library's interface at {path}, got {abi}")
     return library
+
+
+def register(session_options: onnxruntime.SessionOptions) -> None:
+    """Makes sessions opened with these options run `ai.lissom` nodes by the native kernels.
+
+    Without it such nodes run too, through their function bodies: a program that prefers that to an error asks
+    `available` first.
+
+    Raises:
+        LoadError: the library is absent or does not suit this package (see `load`), or onnxruntime refuses it.
+    """
+    load()
+    path = get_library_path()
+    with reported(f"expected onnxruntime {onnxruntime.__version__} to register {path}"):
+        session_options.register_custom_ops_library(str(path))
 
 
 def describe() -> str:

@@ -1,9 +1,11 @@
 """Finding the kernel library, and saying in one line when there is none."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import lissom_runtime
+import onnxruntime
 import pytest
 from lissom_runtime import library
 from lissom_runtime.errors import LoadError
@@ -12,6 +14,7 @@ from lissom_runtime.errors import LoadError
 @pytest.fixture
 def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The `lib` folder of an installation that nothing was built into."""
+    monkeypatch.delenv(library.OVERRIDE, raising=False)
     monkeypatch.setattr(lissom_runtime, "__path__", [str(tmp_path)])
     library.load.cache_clear()
     (tmp_path / "lib").mkdir()
@@ -36,9 +39,29 @@ def test_a_file_that_is_no_library_is_named(installation: Path, monkeypatch: pyt
         library.load()
 
 
+def test_without_the_library_registering_is_one_sentence(installation: Path) -> None:
+    with pytest.raises(LoadError, match="got an installation built without a C\\+\\+ compiler"):
+        lissom_runtime.register(onnxruntime.SessionOptions())
+
+
+def test_the_environment_names_another_library(
+    installation: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.so"
+    monkeypatch.setenv(library.OVERRIDE, str(other))
+    with pytest.raises(LoadError, match=f"expected {library.OVERRIDE} to name a shared library, got .*other.so"):
+        library.get_library_path()
+    other.touch()
+    assert library.get_library_path() == other
+    monkeypatch.setenv(library.OVERRIDE, "")
+    with pytest.raises(LoadError, match="in lissom_runtime/lib"):
+        library.get_library_path()
+
+
 @pytest.mark.native
 @pytest.mark.skipif(not library.available(), reason=library.describe())
 class TestBuilt:
+    @pytest.mark.skipif(bool(os.environ.get(library.OVERRIDE)), reason=f"{library.OVERRIDE} names another library")
     def test_the_library_is_inside_the_package(self) -> None:
         assert library.get_library_path().parts[-3:-1] == ("lissom_runtime", "lib")
         assert str(library.get_library_path()) in library.describe()

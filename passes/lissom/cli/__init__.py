@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import typer
 from lissom_runtime.errors import LissomError
 
-from lissom.cli import check, compress, demo, inspect
+from lissom.cli import check, compress, demo, inspect, lower
 from lissom.cli.console import Console, say_error
 from lissom.version import __version__
 
@@ -23,6 +23,7 @@ app = typer.Typer(
 app.command("compress")(compress.compress)
 app.command("check")(check.check)
 app.command("inspect")(inspect.inspect)
+app.command("lower")(lower.lower)
 app.command("demo")(demo.demo)
 
 

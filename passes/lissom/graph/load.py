@@ -18,6 +18,7 @@ import onnx.version_converter
 from lissom_runtime.errors import LoadError, UsageError
 
 from lissom.graph.model import LEAST_IR, Model
+from lissom.graph.unpacking import unpack_weights
 
 LEAST_OPSET = 11
 """Oldest opset that the passes understand."""
@@ -84,10 +85,18 @@ def from_proto(proto: onnx.ModelProto, convert_opset: int | None = None) -> Mode
         onnx.checker.check_model(proto, full_check=False)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise LoadError(f"expected a valid ONNX model, but the checker says: {_first_line(error)}") from error
-    if proto.functions:
-        proto = onnx.inliner.inline_local_functions(proto)
-        del proto.functions[:]
+    proto = _inline(proto)
     return Model(proto)
+
+
+def _inline(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model without functions of its own."""
+    if not proto.functions:
+        return proto
+    unpack_weights(proto)
+    proto = onnx.inliner.inline_local_functions(proto)
+    del proto.functions[:]
+    return proto
 
 
 def _opset(proto: onnx.ModelProto) -> int:
@@ -103,9 +112,7 @@ def _convert(proto: onnx.ModelProto, opset: int, target: int, newest: int) -> on
         raise UsageError(f"expected --convert-opset between {least} and {newest}, but got {target}")
     if target == opset:
         return proto
-    if proto.functions:
-        proto = onnx.inliner.inline_local_functions(proto)
-        del proto.functions[:]
+    proto = _inline(proto)
     try:
         return _declare_initializers(onnx.version_converter.convert_version(proto, target))
     except Exception as error:  # the converter raises whatever its C++ adapters throw

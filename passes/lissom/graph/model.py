@@ -40,6 +40,9 @@ NODE_METADATA_IR = 10
 LEAST_IR = 4
 """First IR version whose initializers need not be inputs."""
 
+FUNCTION_IR = 8
+"""First IR version that has functions."""
+
 _EDITABLE_ATTRIBUTES = frozenset(
     {
         onnx.AttributeProto.FLOAT,
@@ -86,6 +89,7 @@ class Model:
         self._inputs = [_copy_value(v) for v in proto.graph.input if v.name not in constants]
         self._outputs = [_copy_value(v) for v in proto.graph.output]
         self._graph_metadata = {p.key: p.value for p in proto.graph.metadata_props}
+        self._functions: dict[tuple[str, str], onnx.FunctionProto] = {}
         self._notes = {
             node.output[0]: _Notes(node.doc_string, {p.key: p.value for p in node.metadata_props})
             for node in _all_nodes(proto.graph)
@@ -129,12 +133,14 @@ class Model:
         """A model that can be edited apart from this one; weights are shared, never written in place."""
         twin = object.__new__(Model)
         twin.graph = self.graph.copy()
+        twin.graph.import_domains = list(self.graph.import_domains)  # graphsurgeon lets copies share it
         twin.remarks = list(self.remarks)
         twin._header = onnx.ModelProto()
         twin._header.CopyFrom(self._header)
         twin._inputs = [_copy_value(v) for v in self._inputs]
         twin._outputs = [_copy_value(v) for v in self._outputs]
         twin._graph_metadata = dict(self._graph_metadata)
+        twin._functions = dict(self._functions)
         twin._notes = {key: _Notes(note.doc_string, dict(note.metadata)) for key, note in self._notes.items()}
         return twin
 
@@ -145,6 +151,16 @@ class Model:
                 prop.value = value
                 return
         self._header.metadata_props.add(key=key, value=value)
+
+    def add_function(self, function: onnx.FunctionProto) -> None:
+        """Gives the operator that `function` names a body; it is written if a node uses it.
+
+        Raises the IR version where functions need that.
+        """
+        self._functions[function.domain, function.name] = function
+        if self.ir_version < FUNCTION_IR:
+            self.remarks.append(f"IR version raised from {self.ir_version} to {FUNCTION_IR}: the model has functions")
+            self._header.ir_version = FUNCTION_IR
 
     def set_provenance(self, node: Node, provenance: Mapping[str, Any]) -> None:
         """Records where `node` comes from, on the node or (below IR 10) on the model."""
@@ -195,6 +211,8 @@ class Model:
         graph.output.extend(self._outputs)
         for key, value in self._graph_metadata.items():
             graph.metadata_props.add(key=key, value=value)
+        used = {(node.domain, node.op_type) for node in _all_nodes(graph)}
+        proto.functions.extend(function for key, function in sorted(self._functions.items()) if key in used)
         for node in _all_nodes(graph):
             note = self._notes.get(node.output[0]) if node.output else None
             if note is not None:
@@ -218,10 +236,15 @@ def variable(name: str, like: Tensor | None = None) -> Tensor:
 
 
 def make_node(
-    op: str, name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], attrs: Mapping[str, Any] | None = None
+    op: str,
+    name: str,
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    attrs: Mapping[str, Any] | None = None,
+    domain: str | None = None,
 ) -> Node:
-    """A node of the standard ONNX domain (not yet in a graph)."""
-    return gs.Node(op, name=name, attrs=dict(attrs or {}), inputs=list(inputs), outputs=list(outputs))
+    """A node (not yet in a graph), of the standard ONNX domain unless another is named."""
+    return gs.Node(op, name=name, attrs=dict(attrs or {}), inputs=list(inputs), outputs=list(outputs), domain=domain)
 
 
 def is_constant(tensor: Tensor) -> bool:

@@ -1,0 +1,8 @@
+#include "../vec/neon.h"
+
+#include "variants.h"
+#include "vector.h"
+
+void f32_sparse_vector_16x1__neon(LISSOM_SPARSE_VECTOR_ARGUMENTS) {
+  sparse_vector(w, begin, end, x, residual, y, epilogue);
+}

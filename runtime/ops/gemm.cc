@@ -1,0 +1,69 @@
+#include <string>
+
+#include "../kernels/sparse_gemm/sparse_gemm.h"
+#include "kernel.h"
+#include "tasks.h"
+#include "weight.h"
+
+namespace lissom {
+namespace {
+
+class GemmTask final : public Task {
+ public:
+  GemmTask(const lissom_gemm_plan& plan, const lissom_f32_sparse& w, const lissom_epilogue& epilogue,
+           const int32_t* offset, const float* x, const float* residual, float* y)
+      : plan_(plan), w_(w), epilogue_(epilogue), offset_(offset), x_(x), residual_(residual), y_(y) {}
+
+  void run(int64_t index, float* scratch, int64_t* packed) const override {
+    lissom_f32_sparse_gemm_task(&plan_, &w_, offset_, x_, residual_, y_, &epilogue_, index, scratch, packed);
+  }
+
+ private:
+  const lissom_gemm_plan& plan_;
+  const lissom_f32_sparse& w_;
+  const lissom_epilogue& epilogue_;
+  const int32_t* offset_;
+  const float* x_;
+  const float* residual_;
+  float* y_;
+};
+
+class Gemm final : public Kernel {
+ public:
+  Gemm(const OrtApi* api, const Info& info)
+      : Kernel(api, info.signature()), weight_(info, 2, 1), epilogue_(info.epilogue()) {}
+
+  void compute(OrtKernelContext* context) const override {
+    const lissom_f32_sparse& w = weight_.sparse();
+    const Tensor x = input(context, kX);
+    if (x.shape.rank < 2 || x.shape.dims[x.shape.rank - 1] != w.depth) {
+      throw Error("expected x of at least two axes, the last of " + std::to_string(w.depth) + ", but got " +
+                  x.shape.text());
+    }
+    Shape shape = x.shape;
+    shape.dims[shape.rank - 1] = w.rows;
+    const int64_t count = shape.count();
+    const float* added = residual(context, shape);
+    float* y = output(context, shape);
+    if (count == 0) return;
+    lissom_gemm_plan plan;
+    if (lissom_f32_sparse_gemm_plan(count / w.rows, &w, &plan) != 0) {
+      throw Error("expected a product whose sizes fit into 31 bits, but got x " + x.shape.text() + " and y " +
+                  shape.text());
+    }
+    int32_t* offset = offsets_table(plan.offsets);
+    lissom_f32_sparse_gemm_offsets(&plan, offset);
+    const GemmTask task(plan, w, epilogue_, offset, x.as<float>(), added, y);
+    run_tasks(api(), context, task, plan.tasks, plan.scratch);
+  }
+
+ private:
+  const Weight weight_;
+  const lissom_epilogue epilogue_;
+};
+
+}  // namespace
+
+std::unique_ptr<Kernel> make_gemm(const OrtApi* api, const Info& info) { return std::make_unique<Gemm>(api, info); }
+
+}  // namespace lissom

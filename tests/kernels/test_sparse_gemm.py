@@ -1,0 +1,118 @@
+"""sparse_gemm: y = activation(x W^T + bias + residual), exactly, for one row as for many."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from kernels.guarded import guarded
+from kernels.weights import Epilogue, Floats, SparseStruct, Weight, epilogue, sparse
+from lissom_runtime import library
+from lissom_runtime.contract import BLOCKS
+
+pytestmark = [
+    pytest.mark.native,
+    pytest.mark.skipif(not library.available(), reason=library.describe()),
+]
+
+POINTER = ctypes.c_void_p
+
+
+class Plan(ctypes.Structure):
+    """`lissom_gemm_plan`."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_int64) for name in ("m", "tasks", "scratch", "offsets", "tile", "panels", "row_parts", "pitch")
+    )
+
+
+@cache
+def kernels() -> Any:
+    loaded = library.load()
+    loaded.lissom_f32_sparse_gemm_plan.restype = ctypes.c_int32
+    loaded.lissom_f32_sparse_gemm_plan.argtypes = [
+        ctypes.c_int64,
+        ctypes.POINTER(SparseStruct),
+        ctypes.POINTER(Plan),
+    ]
+    loaded.lissom_f32_sparse_gemm_offsets.restype = None
+    loaded.lissom_f32_sparse_gemm_offsets.argtypes = [ctypes.POINTER(Plan), POINTER]
+    loaded.lissom_f32_sparse_gemm_task.restype = None
+    loaded.lissom_f32_sparse_gemm_task.argtypes = [
+        *(ctypes.POINTER(Plan), ctypes.POINTER(SparseStruct), POINTER, POINTER, POINTER, POINTER),
+        *(ctypes.POINTER(Epilogue), ctypes.c_int64, POINTER, ctypes.POINTER(ctypes.c_int64)),
+    ]
+    return loaded
+
+
+def plan_of(m: int, weight: Weight) -> Plan:
+    plan = Plan()
+    assert kernels().lissom_f32_sparse_gemm_plan(m, weight.struct, plan) == 0
+    return plan
+
+
+def run(
+    weight: Weight, x: Floats, residual: Floats | None = None, activation: Epilogue | None = None, *, back: bool = False
+) -> Floats:
+    plan = plan_of(len(x), weight)
+    offset = guarded(np.zeros(plan.offsets, np.int32))
+    kernels().lissom_f32_sparse_gemm_offsets(plan, offset.ctypes.data)
+    scratch = guarded(np.full(plan.scratch, np.nan, np.float32))
+    source = guarded(x, writable=False)
+    y = guarded(np.full((len(x), weight.struct.rows), np.nan, np.float32))
+    added = None if residual is None else guarded(residual, writable=False)
+    packed = ctypes.c_int64(-1)
+    for task in sorted(range(plan.tasks), reverse=back):
+        kernels().lissom_f32_sparse_gemm_task(
+            plan,
+            weight.struct,
+            offset.ctypes.data,
+            source.ctypes.data,
+            None if added is None else added.ctypes.data,
+            y.ctypes.data,
+            activation or epilogue(),
+            task,
+            scratch.ctypes.data,
+            packed,
+        )
+    return y
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("m", [1, 2, 3, 4, 5, 15, 16, 17, 33, 64, 65, 130])
+def test_whole_numbers_are_exact_with_residual_and_activation(m: int, block: int) -> None:
+    rng = np.random.default_rng(m)
+    weight = sparse(rng.random((70 // block + 1, 37)) < 0.4, block, rng)
+    x = rng.integers(-4, 5, (m, 37)).astype(np.float32)
+    residual = rng.integers(-4, 5, (m, weight.struct.rows)).astype(np.float32)
+    expected = x @ weight.dense.T + weight.bias
+    np.testing.assert_array_equal(run(weight, x), expected)
+    np.testing.assert_array_equal(run(weight, x, residual, epilogue("relu")), np.maximum(expected + residual, 0))
+
+
+@pytest.mark.parametrize("m", [1, 40, 100])
+def test_tasks_may_run_in_any_order_on_one_scratch(m: int) -> None:
+    rng = np.random.default_rng(1)
+    weight = sparse(rng.random((200, 2000)) < 0.5, 4, rng, whole=False)
+    x = rng.standard_normal((m, 2000)).astype(np.float32)
+    assert plan_of(m, weight).tasks > 1
+    np.testing.assert_array_equal(run(weight, x), run(weight, x, back=True))
+
+
+@pytest.mark.parametrize("m", [1, 16])
+def test_random_floats_stay_within_the_bound_of_their_depth(m: int) -> None:
+    rng = np.random.default_rng(2)
+    weight = sparse(rng.random((20, 700)) < 0.5, 4, rng, whole=False)
+    x = rng.standard_normal((m, 700)).astype(np.float32)
+    expected = x.astype(np.float64) @ weight.dense.T + weight.bias
+    magnitude = np.abs(x).astype(np.float64) @ np.abs(weight.dense.T) + np.abs(weight.bias)
+    assert (np.abs(run(weight, x) - expected) <= 701 * np.finfo(np.float32).eps * magnitude).all()
+
+
+@pytest.mark.parametrize("m", [0, -1, 1 << 31, 1 << 62])
+def test_a_size_that_cannot_be_counted_is_refused(m: int) -> None:
+    weight = sparse(np.ones((1, 3), np.bool_), 4, np.random.default_rng(0))
+    assert kernels().lissom_f32_sparse_gemm_plan(m, weight.struct, Plan()) == -1

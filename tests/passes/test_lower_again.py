@@ -1,0 +1,91 @@
+"""A lowered file is read as the dense layers that it stands for, and what is not ours is left alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+from lissom.graph.load import from_proto
+from lissom.lowering.bodies import function
+from lissom_runtime.contract import DOMAIN, Signature, signatures
+from lissom_runtime.packing import pack
+from onnx import helper, numpy_helper
+
+OPSET = 17
+SHAPES = {"SparseConv": (8, 4, 3, 3), "SparseGemm": (8, 4)}
+
+
+def sparse_weight(signature: Signature) -> npt.NDArray[np.float32]:
+    rng = np.random.default_rng(1)
+    weight = rng.integers(1, 5, SHAPES[signature.operator]).astype(np.float32)
+    return weight * (rng.random((4, 1, *weight.shape[1:])) < 0.5).repeat(2, axis=1).reshape(weight.shape)
+
+
+def model(signature: Signature, **changed: npt.NDArray[Any]) -> onnx.ModelProto:
+    """A model of one operator; `changed` replaces inputs."""
+    block = 1 if signature.orientation == "input" else 2
+    packed = pack(sparse_weight(signature), block, signature.orientation, signature.columns)
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "shape": np.array(packed.shape, np.int64),
+        "row_ptr": packed.row_ptr,
+        "columns": packed.columns,
+        "values": packed.values,
+        "bias": np.arange(8, dtype=np.float32),
+        "min": np.float32(0),
+        "max": np.float32(6),
+    } | changed
+    conv = {"strides": [1, 1], "pads": [0] * 4, "dilations": [1, 1], "group": 1, "alpha": 0.5}
+    node = helper.make_node(
+        signature.name,
+        list(signature.inputs),
+        ["y"],
+        domain=DOMAIN,
+        **{name: conv[name] for name in signature.attributes},
+    )
+    shape = [1, 4, 5, 5] if signature.operator == "SparseConv" else [3, 4]
+    names = [name for name in ("x", "residual") if name in signature.inputs]
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [
+            helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, shape if n == "x" else [None] * len(shape))
+            for n in names
+        ],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [None] * len(shape))],
+        [numpy_helper.from_array(arrays[name], name) for name in signature.inputs if name not in names],
+    )
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8, functions=[function(signature, OPSET)])
+
+
+@pytest.mark.parametrize("signature", list(signatures()), ids=lambda signature: signature.name)
+def test_the_dense_weight_is_back(signature: Signature) -> None:
+    graph = from_proto(model(signature)).graph
+    operator = "Conv" if signature.operator == "SparseConv" else "MatMul"
+    (layer,) = [node for node in graph.nodes if node.op == operator]
+    held = layer.inputs[1] if operator == "Conv" else layer.inputs[1].inputs[0].inputs[0]
+    np.testing.assert_array_equal(held.values, sparse_weight(signature))
+    assert len(graph.nodes) <= 6
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"row_ptr": np.zeros(5, np.int32)}, {"shape": np.array([8, 4, 3, 2], np.int64)}, {"values": np.float32(1)}],
+    ids=["row_ptr", "shape", "values"],
+)
+def test_a_packed_weight_that_breaks_the_format_is_inlined_as_it_is(changed: dict[str, npt.NDArray[Any]]) -> None:
+    graph = from_proto(model(Signature("SparseConv", "bitmap"), **changed)).graph
+    assert any(node.op == "BitShift" for node in graph.nodes)
+
+
+def test_a_foreign_body_under_our_name_is_inlined_as_it_is() -> None:
+    signature = Signature("SparseConv", "u16")
+    proto = model(signature)
+    (body,) = proto.functions
+    for node in body.node:
+        for names in (node.input, node.output):
+            names[:] = ["other" if name == "weight" else name for name in names]
+    assert any(node.op == "ScatterND" for node in from_proto(proto).graph.nodes)

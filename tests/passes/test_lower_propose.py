@@ -1,0 +1,154 @@
+"""Sparse layers are found; each that is declined is declined by name, with the reason."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+from graph.onnx_text import floats, model, parse, run
+from lissom.graph.load import from_proto
+from lissom.graph.model import Model
+from lissom.graph.shapes import infer_shapes
+from lissom.lowering.apply import apply
+from lissom.lowering.fuse import tail
+from lissom.lowering.propose import Proposal, propose, sources
+from lissom.observe import observe_shapes
+
+pytestmark = pytest.mark.ort
+
+CONV = "net (float[N, {c}, {h}, 9] x) => (float[N, 8, H, W] y) {{ y = Conv <{attributes}> (x, w, b) }}"
+
+
+def sparse(*shape: int) -> npt.NDArray[np.float32]:
+    weight = floats(0, *shape)
+    weight[np.random.default_rng(0).random(shape) < 0.8] = 0
+    return weight
+
+
+def proposal(loaded: Model, feeds: dict[str, Any], **settings: Any) -> Proposal:
+    infer_shapes(loaded)
+    return propose(loaded, observe_shapes(loaded, sources(loaded), feeds), **settings)
+
+
+def conv(attributes: str = "group = 1", group: int = 1, height: str = "7", weight: Any = None) -> Model:
+    weight = sparse(8, 4 // group, 3, 3) if weight is None else weight
+    return model(CONV.format(c=weight.shape[1] * group, h=height, attributes=attributes), w=weight, b=floats(1, 8))
+
+
+def require_exact(loaded: Model, shape: tuple[int, ...]) -> None:
+    """All layers of a copy are lowered; it computes the same, at another batch too."""
+    edited = loaded.copy()
+    infer_shapes(edited)
+    shapes = observe_shapes(edited, sources(edited), {"x": floats(2, *shape)})
+    sites = propose(edited, shapes, max_density=1.0).sites
+    assert len(sites) == 1
+    apply(edited, sites[0], sites[0].packed(), tail(edited, sites[0].node, len(sites[0].weight), shapes))
+    proto = edited.to_proto()
+    onnx.checker.check_model(proto, full_check=True)
+    feeds = {"x": floats(3, shape[0] + 1, *shape[1:])}
+    np.testing.assert_allclose(run(proto, feeds)[0], run(loaded, feeds)[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        "pads = [1, 1, 1, 1]",
+        "strides = [2, 3], pads = [1, 0, 1, 2]",
+        "dilations = [2, 1]",
+        'auto_pad = "SAME_UPPER", strides = [2, 2]',
+        'auto_pad = "SAME_LOWER", strides = [2, 1]',
+        'auto_pad = "VALID"',
+    ],
+)
+def test_a_convolution_is_lowered_exactly(attributes: str) -> None:
+    require_exact(conv(attributes), (1, 4, 7, 9))
+
+
+def test_a_grouped_convolution_is_lowered_exactly() -> None:
+    require_exact(conv("group = 2", group=2), (1, 4, 7, 9))
+
+
+@pytest.mark.parametrize("trans_b", [0, 1])
+@pytest.mark.parametrize("bias", [(6,), (1, 6), (), None])
+def test_a_gemm_is_lowered_exactly(trans_b: int, bias: tuple[int, ...] | None) -> None:
+    operands = "x, w" if bias is None else "x, w, b"
+    gemm = f"Gemm<transB = {trans_b}, alpha = 0.5, beta = 2.0>({operands})"
+    text = f"net (float[N, 5] x) => (float[N, 6] y) {{ y = {gemm} }}"
+    constants = {"w": floats(0, 6, 5) if trans_b else floats(0, 5, 6)}
+    require_exact(model(text, **constants, **({} if bias is None else {"b": floats(1, *bias)})), (2, 5))
+
+
+def test_pads_that_do_not_depend_on_a_free_size_are_resolved() -> None:
+    require_exact(conv('auto_pad = "SAME_UPPER"', height="H"), (1, 4, 7, 9))
+
+
+@pytest.mark.parametrize(
+    ("loaded", "shape", "reason"),
+    [
+        (conv('auto_pad = "SAME_UPPER", strides = [2, 2]', height="H"), (1, 4, 7, 9), "which is not fixed"),
+        (conv("group = 8", 8, weight=sparse(8, 1, 3, 3)), (1, 8, 7, 9), "depthwise"),
+        (conv(weight=floats(0, 8, 4, 3, 3)), (1, 4, 7, 9), r"1\.00 dense in blocks of 8; expected 0\.5 at most"),
+        (
+            model("net (float[N, 4, 9] x) => (float[N, 8, L] y) { y = Conv(x, w) }", w=sparse(8, 4, 3)),
+            (1, 4, 9),
+            "1 spatial axes; expected 2",
+        ),
+        (
+            model("net (float[5] x) => (float[6] y) { y = MatMul(x, w) }", w=sparse(5, 6)),
+            (5,),
+            "rank 1; expected at least 2",
+        ),
+        (
+            model("net (float[3, 5] x) => (float[3, 6] y) { y = Gemm(x, w, b) }", w=sparse(5, 6), b=floats(0, 3, 1)),
+            (3, 5),
+            r"the bias has shape \[3, 1\]; expected \[6\]",
+        ),
+        (
+            model("net (float[6, 5] x) => (float[6, 6] y) { y = MatMul(w, x) }", w=sparse(6, 6)),
+            (6, 5),
+            "must be its second operand",
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_lowered_is_refused_with_the_reason(loaded: Model, shape: tuple[int, ...], reason: str) -> None:
+    found = proposal(loaded, {"x": floats(2, *shape)})
+    assert not found.sites
+    assert [refusal.site for refusal in found.refusals] == [loaded.graph.nodes[0].name]
+    assert re.search(reason, found.refusals[0].reason)
+
+
+def test_a_density_limit_stands_in_for_the_table() -> None:
+    feeds = {"x": floats(2, 1, 4, 7, 9)}
+    assert len(proposal(conv(), feeds).sites) == 1
+    assert not proposal(conv(), feeds, max_density=0.1).sites
+
+
+def test_layers_are_chosen_by_name() -> None:
+    loaded, feeds = conv(), {"x": floats(2, 1, 4, 7, 9)}
+    loaded.graph.nodes[0].name = "stem"
+    assert [site.name for site in proposal(loaded, feeds, include="st.m").sites] == ["stem"]
+    assert "does not find" in proposal(loaded, feeds, include="head").refusals[0].reason
+    assert "finds its name" in proposal(loaded, feeds, exclude="stem").refusals[0].reason
+
+
+def test_functions_are_written_for_the_operators_in_use_and_raise_the_ir_version() -> None:
+    proto = parse(CONV.format(c=4, h=7, attributes="group = 1"), 11, 6, w=sparse(8, 4, 3, 3), b=floats(1, 8))
+    loaded = from_proto(proto)
+    before = loaded.to_proto()
+    edited = loaded.copy()
+    infer_shapes(edited)
+    shapes = observe_shapes(edited, sources(edited), {"x": floats(2, 1, 4, 7, 9)})
+    (site,) = propose(edited, shapes).sites
+    apply(edited, site, site.packed(), tail(edited, site.node, 8, shapes))
+    after = edited.to_proto()
+    assert loaded.to_proto() == before
+    assert [(body.domain, body.name) for body in after.functions] == [("ai.lissom", "SparseConv_bitmap")]
+    assert (before.ir_version, after.ir_version) == (6, 8)
+    assert [(entry.domain, entry.version) for entry in after.opset_import] == [("", 11), ("ai.lissom", 1)]
+    assert "IR version raised from 6 to 8" in edited.remarks[0]
+    edited.graph.nodes[0].op, edited.graph.nodes[0].domain = "Identity", None
+    assert not edited.to_proto().functions
