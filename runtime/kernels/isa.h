@@ -29,12 +29,12 @@ bool allowed(const char* variant);
 
 /* The last row of a table that is supported and allowed; its first row always is. */
 template <std::size_t N>
-void* fastest(const lissom_variant (&variants)[N]) {
-  void* function = variants[0].function;
+const lissom_variant& fastest(const lissom_variant (&variants)[N]) {
+  const lissom_variant* best = &variants[0];
   for (const lissom_variant& variant : variants) {
-    if (variant.supported() && allowed(variant.name)) function = variant.function;
+    if (variant.supported() && allowed(variant.name)) best = &variant;
   }
-  return function;
+  return *best;
 }
 
 }  // namespace lissom

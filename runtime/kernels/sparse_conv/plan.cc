@@ -11,10 +11,15 @@ using lissom::ceil_div;
 using lissom::kLargest;
 using lissom::round_up;
 
-/* The least outputs of a tile: below it the weight is read too often. */
-constexpr int64_t kLeastTile = 48;
-/* The most, halo aside: a few chunks. Beyond it outputs leave the cache before their lines are full. */
+/* The least and the most outputs of a tile. Below, the weight is read too often; beyond, rows of y leave the caches
+ * before their lines are full. */
+constexpr int64_t kLeastTile = 24;
 constexpr int64_t kMostTile = 192;
+/* A tile is this many times its halo where the panel is not larger than the second number then. */
+constexpr int64_t kHalos = 4;
+constexpr int64_t kLargestPanelFloats = 120 * 1024;
+/* Elements that tiles are multiples of. */
+constexpr int64_t kStep = 8;
 
 bool sane(const lissom_conv2d& s, const lissom_f32_sparse& w) {
   for (const int64_t size : {s.batch, s.groups, s.in_channels, s.out_channels, s.in[0], s.in[1], s.out[0], s.out[1],
@@ -32,6 +37,39 @@ bool sane(const lissom_conv2d& s, const lissom_f32_sparse& w) {
          (s.out[1] + s.kernel[1]) * s.stride[1] < kLargest;
 }
 
+/* What decides how long a tile takes. */
+struct Work {
+  double stored;  /* weights */
+  double planes;  /* rows of the panel */
+  double halo;    /* elements that a row has besides the tile's */
+  double packing; /* multiply-adds of a vector in the time in which one is packed */
+  int64_t chunk;  /* outputs that are summed at once */
+};
+
+/* What a tile of n outputs takes, in multiply-adds of a vector: a sum per stored weight for each chunk, whose last
+ * vector may be partly empty and whose start costs as much as half a vector; and packing, by elements and by rows. */
+double cost_of(int64_t n, const Work& work) {
+  const double vectors = static_cast<double>(ceil_div(n, kStep)) + 0.5 * static_cast<double>(ceil_div(n, work.chunk));
+  return work.stored * vectors + work.planes * (work.packing * (static_cast<double>(n) + work.halo) / kStep + 20.0);
+}
+
+/* The tile whose panels, the last one shorter, take least. */
+int64_t tile_of(int64_t outputs, int64_t most, const Work& work) {
+  int64_t best = 0;
+  double least = 0.0;
+  for (int64_t tile = kLeastTile; tile <= most; tile += kStep) {
+    const int64_t n = std::min(tile, outputs), whole = outputs / n, rest = outputs % n;
+    const double cost =
+        static_cast<double>(whole) * cost_of(n, work) + (rest == 0 ? 0.0 : cost_of(rest, work));
+    if (best == 0 || cost < least) {
+      best = n;
+      least = cost;
+    }
+    if (tile >= outputs) break;
+  }
+  return best;
+}
+
 }  // namespace
 
 LISSOM_EXPORT int32_t lissom_f32_sparse_conv_plan(const lissom_conv2d* shape, const lissom_f32_sparse* w,
@@ -45,10 +83,13 @@ LISSOM_EXPORT int32_t lissom_f32_sparse_conv_plan(const lissom_conv2d* shape, co
   plan->halo = reach / s.stride[0] * s.out[1];
   const int64_t planes = s.in_channels / s.groups * plan->phases * s.kernel[1];
   const int64_t outputs = s.out[0] * s.out[1];
-  const int64_t room = std::min(lissom::kPanelFloats / planes - plan->halo, kMostTile);
-  const int64_t wanted = std::max({room, 2 * plan->halo, kLeastTile});
-  /* Tiles of one size, in whole vectors, whose number is the nearest to what is wanted. */
-  plan->tile = std::min(round_up(ceil_div(outputs, std::max<int64_t>((outputs + wanted / 2) / wanted, 1)), 8), outputs);
+  const int64_t stored = w->row_ptr[w->rows / w->block] * w->block / s.groups;
+  const int64_t most = std::min(std::max(lissom::kPanelFloats / planes, kHalos * plan->halo),
+                                kLargestPanelFloats / planes - plan->halo);
+  const bool shifted = s.stride[0] == 1 && s.stride[1] == 1 && s.out[1] == s.in[1];
+  const Work work{static_cast<double>(stored), static_cast<double>(planes), static_cast<double>(plan->halo),
+                  shifted ? 1.5 : 6.0, lissom_f32_sparse_product_chunk()};
+  plan->tile = tile_of(outputs, std::clamp(most, kLeastTile, kMostTile), work);
   plan->panels = ceil_div(outputs, plan->tile);
   plan->pitch = lissom::pitch_of(plan->tile + plan->halo);
   if (plan->pitch >= kLargest / planes) return -1;
@@ -56,7 +97,6 @@ LISSOM_EXPORT int32_t lissom_f32_sparse_conv_plan(const lissom_conv2d* shape, co
   const int64_t images = s.batch * s.groups;
   if (images >= kLargest || images * plan->panels >= kLargest) return -1;
   const int64_t block_rows = w->rows / w->block / s.groups;
-  const int64_t stored = w->row_ptr[w->rows / w->block] * w->block / s.groups;
   const int64_t worth = std::max<int64_t>(1, stored * plan->tile / lissom::kLeastWork);
   plan->row_parts = std::min({ceil_div(lissom::kTasks, images * plan->panels), block_rows, worth});
   plan->tasks = images * plan->panels * plan->row_parts;

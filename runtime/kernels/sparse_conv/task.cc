@@ -30,10 +30,19 @@ void copy_strided(const float* __restrict from, int64_t stride, int64_t count, f
   }
 }
 
-/* The plane [c, phase, kw] for the outputs [begin, end), row by row. */
-void pack_rows(const lissom_conv2d& s, const float* image, int64_t phase, const Columns& columns, int64_t begin,
-               int64_t end, float* to) {
-  int64_t row = begin / s.out[1], column = begin % s.out[1];
+/* The outputs [begin, end), and where in the image of outputs the first one lies. */
+struct Stretch {
+  int64_t begin;
+  int64_t end;
+  int64_t row;
+  int64_t column;
+};
+
+/* The plane [c, phase, kw] for a stretch of outputs, row by row. */
+void pack_rows(const lissom_conv2d& s, const float* image, int64_t phase, const Columns& columns,
+               const Stretch& outputs, float* to) {
+  int64_t begin = outputs.begin, row = outputs.row, column = outputs.column;
+  const int64_t end = outputs.end;
   while (begin < end) {
     const int64_t stop = std::min(s.out[1], column + end - begin), count = stop - column;
     const int64_t source = row * s.stride[0] + phase - s.pad[0];
@@ -73,17 +82,24 @@ void pack_shifted(const lissom_conv2d& s, const float* image, int64_t kw, int64_
   }
 }
 
+/* The panel of the outputs [begin, end). */
 void pack(const lissom_conv_plan& plan, const float* x, int64_t begin, int64_t end, float* panel) {
   const lissom_conv2d& s = plan.shape;
   const bool shifted = s.stride[0] == 1 && s.stride[1] == 1 && s.out[1] == s.in[1];
+  const int64_t row = begin / s.out[1], column = begin % s.out[1], reach = (s.kernel[0] - 1) * s.dilation[0];
+  constexpr int64_t kKnown = 16; /* wider kernels divide anew for each plane */
+  Columns known[kKnown];
+  for (int64_t kw = 0; kw < std::min(kKnown, s.kernel[1]); ++kw) known[kw] = columns_of(s, kw);
   for (int64_t c = 0; c < s.in_channels / s.groups; ++c) {
     const float* image = x + c * s.in[0] * s.in[1];
     for (int64_t phase = 0; phase < plan.phases; ++phase) {
+      const int64_t halo = (reach - phase) / s.stride[0] * s.out[1]; /* of the taps that begin at this phase */
+      const Stretch outputs{begin, end + halo, row, column};
       for (int64_t kw = 0; kw < s.kernel[1]; ++kw, panel += plan.pitch) {
         if (shifted) {
-          pack_shifted(s, image, kw, begin, end, panel);
+          pack_shifted(s, image, kw, begin, end + halo, panel);
         } else {
-          pack_rows(s, image, phase, columns_of(s, kw), begin, end, panel);
+          pack_rows(s, image, phase, kw < kKnown ? known[kw] : columns_of(s, kw), outputs, panel);
         }
       }
     }
@@ -102,7 +118,7 @@ LISSOM_EXPORT void lissom_f32_sparse_conv_task(const lissom_conv_plan* plan, con
   const int64_t begin = panel % plan->panels * plan->tile;
   const int64_t outputs = s.out[0] * s.out[1], n = std::min(plan->tile, outputs - begin);
   if (*packed != panel) {
-    pack(*plan, x + image * (s.in_channels / s.groups) * s.in[0] * s.in[1], begin, begin + n + plan->halo, scratch);
+    pack(*plan, x + image * (s.in_channels / s.groups) * s.in[0] * s.in[1], begin, begin + n, scratch);
     *packed = panel;
   }
   const int64_t rows = w->rows / w->block / s.groups;

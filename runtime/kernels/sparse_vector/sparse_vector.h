@@ -1,6 +1,6 @@
 /* sparse_vector: y = activation(bias + W x + residual) for one vector x[depth], for the rows of the block rows
- * [begin, end). Even and odd columns of a row are summed apart, then both: the result does not depend on how the rows
- * are cut. x is read at stored columns only. The residual has y's layout or is null, and may be y itself; y and the
+ * [begin, end). The columns of a row are summed in several parts, then these: the result does not depend on how the
+ * rows are cut. x is read at stored columns only. The residual has y's layout or is null, and may be y itself; y and the
  * residual begin at row 0, and only the rows asked for are touched.
  */
 #ifndef LISSOM_KERNELS_SPARSE_VECTOR_H_

@@ -14,6 +14,6 @@ LISSOM_EXPORT const lissom_variant* lissom_f32_sparse_vector_variants(int64_t* c
 }
 
 LISSOM_EXPORT void lissom_f32_sparse_vector(LISSOM_SPARSE_VECTOR_ARGUMENTS) {
-  static const auto best = reinterpret_cast<lissom_f32_sparse_vector_fn>(lissom::fastest(kVariants));
+  static const auto best = reinterpret_cast<lissom_f32_sparse_vector_fn>(lissom::fastest(kVariants).function);
   best(w, begin, end, x, residual, y, epilogue);
 }

@@ -9,24 +9,68 @@
 
 namespace {
 
-/* sum[BLOCK] of block row r. The compiler makes vectors of the constant number of lanes. */
+/* The sums of block row r where a block fills one vector or more: even and odd columns apart. */
 template <int BLOCK>
-inline void dot(const lissom_f32_sparse& w, int64_t r, const float* x, float* sum) {
-  float even[BLOCK], odd[BLOCK];
-  for (int m = 0; m < BLOCK; ++m) even[m] = w.bias[r * BLOCK + m], odd[m] = 0.0f;
+inline void dot_wide(const lissom_f32_sparse& w, int64_t r, const float* x, float* sum) {
+  constexpr int kVectors = BLOCK / Vec::kLanes;
+  Vec::Reg even[kVectors], odd[kVectors];
+  LISSOM_UNROLL
+  for (int v = 0; v < kVectors; ++v) {
+    even[v] = Vec::load(w.bias + r * BLOCK + v * Vec::kLanes);
+    odd[v] = Vec::zero();
+  }
+  const int64_t end = w.row_ptr[r + 1];
+  const float* values = w.values + w.row_ptr[r] * BLOCK;
+  for (int64_t i = w.row_ptr[r]; i < end; values += 2 * BLOCK, i += 2) {
+    const Vec::Reg a = Vec::set(x[w.columns[i]]);
+    LISSOM_UNROLL
+    for (int v = 0; v < kVectors; ++v) even[v] = Vec::fma(a, Vec::load(values + v * Vec::kLanes), even[v]);
+    if (i + 1 == end) break;
+    const Vec::Reg b = Vec::set(x[w.columns[i + 1]]);
+    LISSOM_UNROLL
+    for (int v = 0; v < kVectors; ++v) odd[v] = Vec::fma(b, Vec::load(values + BLOCK + v * Vec::kLanes), odd[v]);
+  }
+  LISSOM_UNROLL
+  for (int v = 0; v < kVectors; ++v) Vec::store(sum + v * Vec::kLanes, Vec::add(even[v], odd[v]));
+}
+
+/* The same where a vector holds several blocks: each lane of four vectors is a sum of its own. */
+template <int BLOCK>
+inline void dot_narrow(const lissom_f32_sparse& w, int64_t r, const float* x, float* sum) {
+  constexpr int kBlocks = Vec::kLanes / BLOCK; /* in a vector */
+  constexpr int kSums = 4;
+  Vec::Reg sums[kSums] = {Vec::zero(), Vec::zero(), Vec::zero(), Vec::zero()};
   const int64_t end = w.row_ptr[r + 1];
   int64_t i = w.row_ptr[r];
-  for (; i + 1 < end; i += 2) {
-    const float a = x[w.columns[i]], b = x[w.columns[i + 1]];
+  for (; i + kSums * kBlocks <= end; i += kSums * kBlocks) {
     const float* values = w.values + i * BLOCK;
-    for (int m = 0; m < BLOCK; ++m) even[m] += a * values[m];
-    for (int m = 0; m < BLOCK; ++m) odd[m] += b * values[BLOCK + m];
+    LISSOM_UNROLL
+    for (int s = 0; s < kSums; ++s) {
+      const Vec::Reg spread = Vec::spread<BLOCK>(x, w.columns + i + s * kBlocks);
+      sums[s] = Vec::fma(spread, Vec::load(values + s * Vec::kLanes), sums[s]);
+    }
   }
-  if (i < end) {
-    const float a = x[w.columns[i]];
-    for (int m = 0; m < BLOCK; ++m) even[m] += a * w.values[i * BLOCK + m];
+  for (; i + kBlocks <= end; i += kBlocks) {
+    sums[0] = Vec::fma(Vec::spread<BLOCK>(x, w.columns + i), Vec::load(w.values + i * BLOCK), sums[0]);
   }
-  for (int m = 0; m < BLOCK; ++m) sum[m] = even[m] + odd[m];
+  float lanes[Vec::kLanes];
+  Vec::store(lanes, Vec::add(Vec::add(sums[0], sums[1]), Vec::add(sums[2], sums[3])));
+  for (int m = 0; m < BLOCK; ++m) {
+    float total = w.bias[r * BLOCK + m];
+    for (int k = 0; k < kBlocks; ++k) total += lanes[k * BLOCK + m];
+    for (int64_t j = i; j < end; ++j) total += x[w.columns[j]] * w.values[j * BLOCK + m];
+    sum[m] = total;
+  }
+}
+
+/* sum[BLOCK] of block row r. */
+template <int BLOCK>
+inline void dot(const lissom_f32_sparse& w, int64_t r, const float* x, float* sum) {
+  if constexpr (BLOCK >= Vec::kLanes) {
+    dot_wide<BLOCK>(w, r, x, sum);
+  } else {
+    dot_narrow<BLOCK>(w, r, x, sum);
+  }
 }
 
 /* What is left to do with a sum, for whole rows of the output at once. */

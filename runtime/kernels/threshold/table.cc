@@ -15,6 +15,6 @@ LISSOM_EXPORT const lissom_variant* lissom_f32_threshold_variants(int64_t* count
 }
 
 LISSOM_EXPORT void lissom_f32_threshold(int64_t n, const float* x, float* y, float theta) {
-  static const auto best = reinterpret_cast<lissom_f32_threshold_fn>(lissom::fastest(kVariants));
+  static const auto best = reinterpret_cast<lissom_f32_threshold_fn>(lissom::fastest(kVariants).function);
   best(n, x, y, theta);
 }

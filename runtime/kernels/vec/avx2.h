@@ -38,6 +38,18 @@ struct Vec {
     const __m256i bits = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(exponent), _mm256_set1_epi32(127)), 23);
     return _mm256_mul_ps(v, _mm256_castsi256_ps(bits));
   }
+
+  template <int BLOCK>
+  static Reg spread(const float* x, const int32_t* columns) {
+    if constexpr (BLOCK == 4) {
+      return _mm256_set_m128(_mm_broadcast_ss(x + columns[1]), _mm_broadcast_ss(x + columns[0]));
+    }
+    if constexpr (BLOCK == 2) {
+      const float a = x[columns[0]], b = x[columns[1]], c = x[columns[2]], d = x[columns[3]];
+      return _mm256_setr_ps(a, a, b, b, c, c, d, d);
+    }
+    return _mm256_i32gather_ps(x, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(columns)), 4);
+  }
 };
 
 }  // namespace

@@ -46,6 +46,13 @@ struct Vec {
   }
   static Reg round(Reg v) { return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
   static Reg scale(Reg v, Reg exponent) { return _mm512_scalef_ps(v, exponent); }
+
+  template <int BLOCK>
+  static Reg spread(const float* x, const int32_t* columns) {
+    const auto at = [&](int lane) { return x[columns[lane / BLOCK]]; };
+    return _mm512_set_ps(at(15), at(14), at(13), at(12), at(11), at(10), at(9), at(8), at(7), at(6), at(5), at(4),
+                         at(3), at(2), at(1), at(0));
+  }
 };
 
 }  // namespace

@@ -40,6 +40,13 @@ struct Vec {
     const int32x4_t bits = vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(exponent), vdupq_n_s32(127)), 23);
     return vmulq_f32(v, vreinterpretq_f32_s32(bits));
   }
+
+  template <int BLOCK>
+  static Reg spread(const float* x, const int32_t* columns) {
+    if constexpr (BLOCK == 2) return vcombine_f32(vld1_dup_f32(x + columns[0]), vld1_dup_f32(x + columns[1]));
+    const float lanes[4] = {x[columns[0]], x[columns[1]], x[columns[2]], x[columns[3]]};
+    return vld1q_f32(lanes);
+  }
 };
 
 }  // namespace

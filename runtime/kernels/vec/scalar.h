@@ -30,6 +30,12 @@ struct Vec {
   static Reg if_greater(Reg a, Reg b, Reg yes, Reg no) { return a > b ? yes : no; } /* no, where a or b is NaN */
   static Reg round(Reg v) { return std::nearbyint(v); }
   static Reg scale(Reg v, Reg exponent) { return std::ldexp(v, static_cast<int>(exponent)); } /* |exponent| <= 126 */
+
+  /* Lane i is x[columns[i / BLOCK]], for a BLOCK that divides the number of lanes and is less. */
+  template <int BLOCK>
+  static Reg spread(const float* x, const int32_t* columns) {
+    return x[columns[0]];
+  }
 };
 
 }  // namespace
