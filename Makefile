@@ -21,7 +21,8 @@ test: lint
 # OpenVINO's plugin offers a device on Intel processors only. On others the same plugin runs in an emulator (20 minutes):
 #   make test-plugin-ep EMULATOR='qemu-x86_64-static -cpu Haswell-noTSX'
 test-plugin-ep: $(INSTALLED_DEV)
-	$(EMULATOR) $(BIN)/python -m pytest -m plugin_ep tests/runtime/test_plugins.py tests/end_to_end/test_check_inspect.py
+	$(EMULATOR) $(BIN)/python -m pytest -m plugin_ep tests/runtime/test_plugins.py \
+	  tests/runtime/test_ops_plugin.py tests/end_to_end/test_check_inspect.py
 
 lint: $(INSTALLED_DEV)
 	$(BIN)/ruff check .

@@ -1,4 +1,3 @@
-# ruff: noqa: T201  # an example prints
 """Runs a model that lissom wrote with the native kernels, where they are there, and without them where not.
 
     python examples/deploy.py MODEL.onnx

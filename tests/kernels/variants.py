@@ -23,7 +23,7 @@ def variants(operator: str, signature: Any) -> list[Any]:
     """One parameter for each variant of `operator` and one for its dispatcher.
 
     Args:
-        operator: the name without prefix, "f32_threshold".
+        operator: the name without prefix, "f32_sparse_product".
         signature: a ctypes function type.
     """
     if not library.available():

@@ -18,10 +18,17 @@ struct Product {
   const lissom_epilogue& epilogue;
 };
 
+/* Apart from its callers, so that the inner loop has the integer registers for itself. */
+#if defined(_MSC_VER)
+#define LISSOM_NOINLINE __declspec(noinline)
+#else
+#define LISSOM_NOINLINE __attribute__((noinline))
+#endif
+
 /* MR rows from `row` on, which lie at `lane` of their block row r, times NV vectors from x on; the last of the vectors
  * has `last` elements. */
 template <int MR, int NV>
-inline void tile(const Product& p, int64_t r, int64_t lane, const float* x, int64_t j, int64_t last) {
+LISSOM_NOINLINE void tile(const Product& p, int64_t r, int64_t lane, const float* x, int64_t j, int64_t last) {
   using Reg = Vec::Reg;
   const int64_t block = p.w.block, row = r * block + lane;
   const int32_t begin = p.w.row_ptr[r], end = p.w.row_ptr[r + 1];

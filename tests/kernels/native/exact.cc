@@ -31,7 +31,6 @@ int main(int argc, char** argv) {
     fail(std::to_string(data[5]) + " was read beyond an array");
   }
   const bool quick = argc > 1 && std::strcmp(argv[1], "--quick") == 0;
-  test_threshold();
   test_product();
   test_vector();
   test_conv(quick);

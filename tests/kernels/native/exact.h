@@ -9,7 +9,6 @@
 #include <vector>
 
 /* The groups. `quick` runs fewer of the random cases. */
-void test_threshold();
 void test_product();
 void test_vector();
 void test_conv(bool quick);
