@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from graph.onnx_text import floats, model, run
 from lissom.graph.naming import name_nodes
 from lissom.graph.shapes import infer_shapes
+from lissom.lowering import price
 from lissom.lowering.fuse import tail
 from lissom.lowering.price import _lowered, chain, native, native_obstacle
 from lissom.lowering.propose import propose, sources
 from lissom.observe import observe_shapes
 from lissom_runtime import library
+from lissom_runtime.contract import DOMAIN
 from lissom_runtime.providers import ProviderRequest
 
 pytestmark = pytest.mark.ort
@@ -77,3 +81,14 @@ def test_operators_run_natively_on_the_cpu_only() -> None:
 def test_without_the_library_nothing_is_native(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "available", lambda: False)
     assert native(ProviderRequest()) is None
+
+
+def test_the_library_comes_with_models_that_use_its_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, with_library = ProviderRequest(), ProviderRequest(custom_op_libraries=(Path("library"),))
+    monkeypatch.setattr(price, "native", lambda provider: with_library)
+    plain = onnx.helper.make_model(onnx.GraphProto(), opset_imports=[onnx.helper.make_opsetid("", 17)])
+    lowered = onnx.helper.make_model(onnx.GraphProto(), opset_imports=[onnx.helper.make_opsetid(DOMAIN, 1)])
+    assert price.provider_of((plain, plain), asked) is asked
+    assert price.provider_of((plain, lowered), asked) is with_library
+    monkeypatch.setattr(price, "native", lambda provider: None)
+    assert price.provider_of((plain, lowered), asked) is asked

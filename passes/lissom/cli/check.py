@@ -20,6 +20,7 @@ from lissom.cli.render import add_latency, score_table
 from lissom.data import first_feeds, input_specs, open_dataset
 from lissom.graph.load import read_proto
 from lissom.graph.spec import require_valid
+from lissom.lowering.price import provider_of
 from lissom.report.build import accuracy_entries, environment, latency_entry
 from lissom.report.schema import AccuracyEntry, Environment, LatencyEntry
 from lissom.scoring import Scorer, batch_size, drop_of
@@ -68,6 +69,7 @@ def check(
             raise typer.BadParameter(f"expected {name} of at least 0, but got {limit}")
     provider = flags.parse_provider(ep, ep_option, ep_library, custom_op_library, threads)
     first, second = read_proto(original), read_proto(compressed)
+    provider = provider_of((first, second), provider)
     require_valid(second, first)
     _require_same_interface(first, second)
     specs = input_specs(first.graph.input)

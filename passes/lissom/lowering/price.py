@@ -17,6 +17,7 @@ import onnx
 import onnx.helper
 import onnx.numpy_helper
 from lissom_runtime import library
+from lissom_runtime.contract import DOMAIN
 from lissom_runtime.latency import PairedLatency, Verdict, compare_many
 from lissom_runtime.packing import Packed
 from lissom_runtime.providers import CPU, ProviderRequest
@@ -65,6 +66,12 @@ def native(provider: ProviderRequest) -> ProviderRequest | None:
         return None
     libraries = dict.fromkeys((*provider.custom_op_libraries, library.get_library_path()))
     return replace(provider, custom_op_libraries=tuple(libraries))
+
+
+def provider_of(models: Sequence[onnx.ModelProto], provider: ProviderRequest) -> ProviderRequest:
+    """`provider` with the kernel library if one of `models` uses its operators and they run natively there."""
+    uses = any(entry.domain == DOMAIN for proto in models for entry in proto.opset_import)
+    return (native(provider) if uses else None) or provider
 
 
 def measure(model: Model, site: Site, packed: Packed, behind: Tail, provider: ProviderRequest) -> Speed:
