@@ -85,10 +85,10 @@ def test_without_the_library_nothing_is_native(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_library_comes_with_models_that_use_its_operators(monkeypatch: pytest.MonkeyPatch) -> None:
     asked, with_library = ProviderRequest(), ProviderRequest(custom_op_libraries=(Path("library"),))
-    monkeypatch.setattr(price, "native", lambda provider: with_library)
+    monkeypatch.setattr(price, "native", lambda *_: with_library)
     plain = onnx.helper.make_model(onnx.GraphProto(), opset_imports=[onnx.helper.make_opsetid("", 17)])
     lowered = onnx.helper.make_model(onnx.GraphProto(), opset_imports=[onnx.helper.make_opsetid(DOMAIN, 1)])
     assert price.provider_of((plain, plain), asked) is asked
     assert price.provider_of((plain, lowered), asked) is with_library
-    monkeypatch.setattr(price, "native", lambda provider: None)
+    monkeypatch.setattr(price, "native", lambda *_: None)
     assert price.provider_of((plain, lowered), asked) is asked
