@@ -34,13 +34,14 @@ from lissom.observe import resolve_pads
 from lissom.options import Refusal
 
 CROSSOVER: Mapping[tuple[Operator, str], Mapping[int, float]] = {
-    ("SparseConv", "many"): {1: 0.35, 2: 0.35, 4: 0.5, 8: 0.5, 16: 0.5},
-    ("SparseGemm", "many"): {1: 0.35, 2: 0.35, 4: 0.5, 8: 0.5, 16: 0.5},
-    ("SparseGemm", "one"): {1: 0.5, 2: 0.5, 4: 0.5, 8: 0.5, 16: 0.5},
+    ("SparseConv", "many"): {1: 0.28, 2: 0.35, 4: 0.47, 8: 0.47, 16: 0.47},
+    ("SparseGemm", "many"): {1: 0.28, 2: 0.35, 4: 0.47, 8: 0.47, 16: 0.47},
+    ("SparseGemm", "one"): {1: 0.35, 2: 0.45, 4: 0.5, 8: 0.5, 16: 0.5},
 }
 """Density up to which a kernel is expected to beat the dense layer, by operator, rows of the input, and block.
 
-A first guess that saves measurements; where latency is measured, the measurement decides.
+A first guess that saves measurements; where latency is measured, the measurement decides. Blocks of 1 and 4 of a
+convolution are medians over the shapes of ResNet-50 (`benchmarks/kernels/layers.py`, AVX2), the others lie between.
 """
 
 FOLDED_BYTES = 2**30
