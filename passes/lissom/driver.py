@@ -22,6 +22,7 @@ from lissom.graph.load import from_proto, read_proto
 from lissom.graph.model import Model
 from lissom.graph.save import require_writable, save
 from lissom.kinds import KINDS
+from lissom.lowering.price import provider_of
 from lissom.observe import Moment, affordable, observe_moments
 from lissom.options import Plan, Resource
 from lissom.pipeline import Candidate, Study
@@ -139,7 +140,7 @@ def compress(
         calibration=opened,
         validation=opened if validation is None else open_dataset(validation, specs),
         feeds=first_feeds(specs, opened, dict(shapes or {}), seed),
-        provider=provider or ProviderRequest(),
+        provider=provider_of([proto], provider or ProviderRequest()),
         metric=metric,
         seed=seed,
         include=include,

@@ -1,3 +1,4 @@
+#include <limits>
 #include <string>
 
 #include "../kernels/sparse_conv/sparse_conv.h"
@@ -49,16 +50,16 @@ class Conv final : public Kernel {
     shape.dims[1] = geometry.out_channels;
     shape.dims[2] = geometry.out[0];
     shape.dims[3] = geometry.out[1];
-    const int64_t count = shape.count();
-    const float* added = residual(context, shape);
-    float* y = output(context, shape);
-    if (count == 0) return;
     const lissom_f32_sparse& w = weight_.sparse();
-    lissom_conv_plan plan;
-    if (lissom_f32_sparse_conv_plan(&geometry, &w, &plan) != 0) {
+    lissom_conv_plan plan = {};
+    const bool empty = shape.count() == 0;
+    if (!empty && lissom_f32_sparse_conv_plan(&geometry, &w, &plan) != 0) {
       throw Error("expected a convolution whose sizes fit into 31 bits, but got x " + x.shape.text() + " and y " +
                   shape.text());
     }
+    const float* added = residual(context, shape);
+    float* y = output(context, shape);
+    if (empty) return;
     int32_t* offset = offsets_table(plan.offsets);
     lissom_f32_sparse_conv_offsets(&plan, offset);
     const ConvTask task(plan, w, epilogue_, offset, x.as<float>(), added, y);
@@ -84,6 +85,9 @@ class Conv final : public Kernel {
       geometry.dilation[axis] = dilation_[axis];
       geometry.pad[axis] = pads_[axis];
       const int64_t reach = (geometry.kernel[axis] - 1) * geometry.dilation[axis] + 1;
+      if (geometry.in[axis] > std::numeric_limits<int32_t>::max()) {
+        throw Error("expected spatial axes below 2^31, but got x " + x.text());
+      }
       const int64_t padded = geometry.in[axis] + pads_[axis] + pads_[2 + axis];
       if (geometry.in[axis] < 1 || padded < reach) {
         throw Error("expected at least " + std::to_string(reach) + " padded elements along spatial axis " +

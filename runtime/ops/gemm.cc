@@ -43,14 +43,14 @@ class Gemm final : public Kernel {
     Shape shape = x.shape;
     shape.dims[shape.rank - 1] = w.rows;
     const int64_t count = shape.count();
-    const float* added = residual(context, shape);
-    float* y = output(context, shape);
-    if (count == 0) return;
-    lissom_gemm_plan plan;
-    if (lissom_f32_sparse_gemm_plan(count / w.rows, &w, &plan) != 0) {
+    lissom_gemm_plan plan = {};
+    if (count != 0 && lissom_f32_sparse_gemm_plan(count / w.rows, &w, &plan) != 0) {
       throw Error("expected a product whose sizes fit into 31 bits, but got x " + x.shape.text() + " and y " +
                   shape.text());
     }
+    const float* added = residual(context, shape);
+    float* y = output(context, shape);
+    if (count == 0) return;
     int32_t* offset = offsets_table(plan.offsets);
     lissom_f32_sparse_gemm_offsets(&plan, offset);
     const GemmTask task(plan, w, epilogue_, offset, x.as<float>(), added, y);

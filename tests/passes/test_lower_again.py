@@ -11,6 +11,7 @@ import pytest
 from lissom.graph.load import from_proto
 from lissom.lowering.bodies import function
 from lissom_runtime.contract import DOMAIN, Signature, signatures
+from lissom_runtime.errors import LoadError
 from lissom_runtime.packing import pack
 from onnx import helper, numpy_helper
 
@@ -72,13 +73,78 @@ def test_the_dense_weight_is_back(signature: Signature) -> None:
 
 
 @pytest.mark.parametrize(
-    "changed",
-    [{"row_ptr": np.zeros(5, np.int32)}, {"shape": np.array([8, 4, 3, 2], np.int64)}, {"values": np.float32(1)}],
-    ids=["row_ptr", "shape", "values"],
+    ("changed", "violation"),
+    [
+        ({"row_ptr": np.array([0, 99999, 4, 4, 4], np.int32)}, "RowPtr"),
+        ({"shape": np.array([8, 4, 3, 2], np.int64)}, "Columns|Bitmap"),
+    ],
+    ids=["row_ptr", "shape"],
 )
-def test_a_packed_weight_that_breaks_the_format_is_inlined_as_it_is(changed: dict[str, npt.NDArray[Any]]) -> None:
-    graph = from_proto(model(Signature("SparseConv", "bitmap"), **changed)).graph
-    assert any(node.op == "BitShift" for node in graph.nodes)
+def test_a_packed_weight_that_breaks_the_format_is_refused_by_name(
+    changed: dict[str, npt.NDArray[Any]], violation: str
+) -> None:
+    with pytest.raises(LoadError, match=f"expected a legal packed weight of node .*, but ({violation})"):
+        from_proto(model(Signature("SparseConv", "bitmap"), **changed))
+
+
+def test_a_file_that_claims_more_than_it_holds_is_refused() -> None:
+    rows, depth = 1024, 2**20
+    bomb = {
+        "shape": np.array([rows, depth], np.int64),
+        "row_ptr": np.zeros(rows + 1, np.int32),
+        "columns": np.zeros(0, np.uint16),
+        "values": np.zeros((0, 16), np.float32),
+    }
+    with pytest.raises(LoadError, match="at most 2,147,483,648 bytes when they are dense"):
+        from_proto(model(Signature("SparseGemm", "u16", "input"), **bomb))
+
+
+def test_equal_values_in_different_places_stay_apart_and_the_argument_as_it_was() -> None:
+    """Equal constants are shared in a file, so two layers may read one `values`."""
+    signature = Signature("SparseConv", "u16")
+    rng = np.random.default_rng(0)
+    weights = [np.zeros((8, 8, 3, 3), np.float32) for _ in range(2)]
+    for weight in weights:
+        weight.reshape(-1)[rng.permutation(weight.size)[:60]] = 1
+    nodes, tensors = [], [numpy_helper.from_array(np.zeros(8, np.float32), "bias")]
+    for i, weight in enumerate(weights):
+        packed = pack(weight, format="u16")
+        arrays = {"shape": np.array(packed.shape, np.int64), "row_ptr": packed.row_ptr, "columns": packed.columns}
+        tensors += [numpy_helper.from_array(array, f"{name}{i}") for name, array in arrays.items()]
+        inputs = [f"x{i}", f"shape{i}", f"row_ptr{i}", f"columns{i}", "values", "bias"]
+        attributes = {"strides": [1, 1], "pads": [1] * 4, "dilations": [1, 1], "group": 1}
+        nodes.append(helper.make_node(signature.name, inputs, [f"x{i + 1}"], domain=DOMAIN, **attributes))
+    tensors.append(numpy_helper.from_array(np.ones((60, 1), np.float32), "values"))
+    image = [1, 8, 5, 5]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x0", onnx.TensorProto.FLOAT, image)],
+        [helper.make_tensor_value_info("x2", onnx.TensorProto.FLOAT, image)],
+        tensors,
+    )
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)]
+    proto = helper.make_model(graph, opset_imports=opsets, ir_version=8, functions=[function(signature, OPSET)])
+    before = proto.SerializeToString()
+    layers = [node for node in from_proto(proto).graph.nodes if node.op == "Conv"]
+    for layer, weight in zip(layers, weights, strict=True):
+        np.testing.assert_array_equal(layer.inputs[1].values, weight)
+    assert proto.SerializeToString() == before
+
+
+def test_an_operator_that_a_subgraph_uses_too_is_inlined_as_it_is() -> None:
+    proto = model(Signature("SparseGemm", "u16"))
+    (node,) = proto.graph.node
+    branch = helper.make_graph(
+        [helper.make_node(node.op_type, list(node.input), ["inner"], domain=DOMAIN)],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("inner", onnx.TensorProto.FLOAT, [None, None])],
+    )
+    proto.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+    proto.graph.node.append(helper.make_node("If", ["yes"], ["z"], then_branch=branch, else_branch=branch))
+    proto.graph.output.append(helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, [None, None]))
+    assert any(other.op == "ScatterND" for other in from_proto(proto).graph.nodes)
 
 
 def test_a_foreign_body_under_our_name_is_inlined_as_it_is() -> None:

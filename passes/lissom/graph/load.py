@@ -15,10 +15,11 @@ import onnx
 import onnx.external_data_helper
 import onnx.inliner
 import onnx.version_converter
+from lissom_runtime.contract import DOMAIN
 from lissom_runtime.errors import LoadError, UsageError
 
 from lissom.graph.model import LEAST_IR, Model
-from lissom.graph.unpacking import unpack_weights
+from lissom.graph.unpacking import with_dense_weights
 
 LEAST_OPSET = 11
 """Oldest opset that the passes understand."""
@@ -85,16 +86,20 @@ def from_proto(proto: onnx.ModelProto, convert_opset: int | None = None) -> Mode
         onnx.checker.check_model(proto, full_check=False)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise LoadError(f"expected a valid ONNX model, but the checker says: {_first_line(error)}") from error
-    proto = _inline(proto)
-    return Model(proto)
+    sparse = sum(node.domain == DOMAIN for node in proto.graph.node)
+    model = Model(_inline(proto))
+    if sparse:
+        model.remarks.append(
+            f"{sparse} sparse operators were read as dense layers: `lissom lower` makes them sparse again"
+        )
+    return model
 
 
 def _inline(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The model without functions of its own."""
     if not proto.functions:
         return proto
-    unpack_weights(proto)
-    proto = onnx.inliner.inline_local_functions(proto)
+    proto = onnx.inliner.inline_local_functions(with_dense_weights(proto))
     del proto.functions[:]
     return proto
 

@@ -92,7 +92,7 @@ class Model:
         self._functions: dict[tuple[str, str], onnx.FunctionProto] = {}
         self._notes = {
             node.output[0]: _Notes(node.doc_string, {p.key: p.value for p in node.metadata_props})
-            for node in _all_nodes(proto.graph)
+            for node in all_nodes(proto.graph)
             if node.output and (node.doc_string or node.metadata_props)
         }
         if proto.ir_version < LEAST_IR:
@@ -211,9 +211,9 @@ class Model:
         graph.output.extend(self._outputs)
         for key, value in self._graph_metadata.items():
             graph.metadata_props.add(key=key, value=value)
-        used = {(node.domain, node.op_type) for node in _all_nodes(graph)}
+        used = {(node.domain, node.op_type) for node in all_nodes(graph)}
         proto.functions.extend(function for key, function in sorted(self._functions.items()) if key in used)
-        for node in _all_nodes(graph):
+        for node in all_nodes(graph):
             note = self._notes.get(node.output[0]) if node.output else None
             if note is not None:
                 node.doc_string = note.doc_string
@@ -310,12 +310,13 @@ def _without_graph(proto: onnx.ModelProto) -> onnx.ModelProto:
     return header
 
 
-def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of a graph and of its subgraphs."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _all_nodes(attribute.g)
+                yield from all_nodes(attribute.g)
 
 
 def _require_editable(proto: onnx.ModelProto) -> None:
@@ -329,7 +330,7 @@ def _require_editable(proto: onnx.ModelProto) -> None:
     if proto.graph.sparse_initializer:
         name = proto.graph.sparse_initializer[0].values.name
         raise LoadError(f"expected dense initializers, but {name!r} is a sparse_initializer")
-    for node in _all_nodes(proto.graph):
+    for node in all_nodes(proto.graph):
         for attribute in node.attribute:
             if attribute.type not in _EDITABLE_ATTRIBUTES:
                 kind = onnx.AttributeProto.AttributeType.Name(attribute.type)

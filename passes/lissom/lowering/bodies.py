@@ -136,18 +136,18 @@ _ARRANGE: Mapping[Orientation, str] = {
 }
 
 _CONV = """
-    sum = Conv <strides: ints = @strides, pads: ints = @pads, dilations: ints = @dilations, group: int = @group>
+    {sum} = Conv <strides: ints = @strides, pads: ints = @pads, dilations: ints = @dilations, group: int = @group>
         (x, weight, bias)
 """
 
 _GEMM = """
     transposed = Transpose <perm = [1, 0]> (weight)
     product = MatMul (x, transposed)
-    sum = Add (product, bias)
+    {sum} = Add (product, bias)
 """
 
 _ACTIVATE: Mapping[Activation, str] = {
-    "none": "y = Identity (total)",
+    "none": "",
     "relu": "y = Relu (total)",
     "clip": "y = Clip (total, min, max)",
     "leaky_relu": "y = LeakyRelu <alpha: float = @alpha> (total)",
@@ -167,12 +167,14 @@ def function(signature: Signature, opset: int) -> onnx.FunctionProto:
         signature: the operator.
         opset: version of the standard operators that the model uses, from 11 on.
     """
+    total = "y" if signature.activation == "none" else "total"
+    layer = _CONV if signature.operator == "SparseConv" else _GEMM
     parts = [
         _EXTENTS,
         _UNPACK[signature.columns],
         _ARRANGE[signature.orientation],
-        _CONV if signature.operator == "SparseConv" else _GEMM,
-        "total = Add (sum, residual)" if signature.residual else "total = Identity (sum)",
+        layer.replace("{sum}", "sum" if signature.residual else total),
+        f"{total} = Add (sum, residual)" if signature.residual else "",
         _activate(signature.activation, opset),
     ]
     attributes = f"<{', '.join(signature.attributes)}>" if signature.attributes else ""

@@ -118,7 +118,7 @@ def _residual(add: Node, tensor: Tensor, shapes: Shapes) -> Tensor | None:
     if seen != other:
         return None
     told, other_told = tensor.shape or [None] * len(seen), operand.shape or [None] * len(seen)
-    alike = all(extent > 1 or (a is not None and a == b) for extent, a, b in zip(seen, told, other_told, strict=True))
+    alike = all(a is not None and a == b for a, b in zip(told, other_told, strict=True))  # at every input, not this one
     return operand if alike else None
 
 

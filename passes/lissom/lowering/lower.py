@@ -118,7 +118,7 @@ def lower(
         natively = require_same(canonical.model, edited, feeds, "the lowered model on its kernels", runs_natively)
     paired = None
     if timed is not None and any(layer.decision == "lowered" for layer in decided):
-        sessions = open_session(proto.SerializeToString(), request), open_session(content.SerializeToString(), timed)
+        sessions = open_session(proto.SerializeToString(), timed), open_session(content.SerializeToString(), timed)
         paired = compare(*sessions, feeds)
     affine = [refusal for outcome in canonical.outcomes.values() for refusal in outcome.refusals]
     missed = _missed(decided, None if paired is None else paired.verdict)
@@ -179,7 +179,7 @@ def _entry(site: Site, packed: Packed, behind: Tail, speed: Speed | None) -> Low
 
 def _kept_dense(layers: Sequence[LoweredLayer]) -> list[Refusal]:
     return [
-        Refusal(layer.site, KIND, f"measured at {layer.speed.ratio:.2f} of its dense latency: {layer.speed.verdict}")
+        Refusal(layer.site, KIND, f"measured against the dense layer: {layer.speed.verdict}")
         for layer in layers
         if layer.decision == "dense" and layer.speed is not None
     ]
@@ -187,7 +187,9 @@ def _kept_dense(layers: Sequence[LoweredLayer]) -> list[Refusal]:
 
 def _missed(layers: Sequence[LoweredLayer], verdict: str | None) -> str:
     if not any(layer.decision == "lowered" for layer in layers):
-        return f"expected at least 1 layer that is sparse enough to lower, but got 0 ({len(layers)} were measured)"
+        if not layers:
+            return "expected at least 1 layer that is sparse enough to lower, but got 0"
+        return f"expected at least 1 layer to be faster sparse, but none of {len(layers)} was measured to be"
     if verdict == "slower":
         return "expected a model that is not slower than the original, but the lowered one is"
     return ""

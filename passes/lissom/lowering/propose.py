@@ -206,7 +206,7 @@ def _weight(node: Node) -> npt.NDArray[np.float32]:
 
 def _bias(node: Node, channels: int) -> npt.NDArray[np.float32] | str:
     """bias[O], a Gemm's beta multiplied in, or why there is none."""
-    if len(node.inputs) < 3 or node.inputs[2].is_empty():
+    if len(node.inputs) < 3 or node.inputs[2].is_empty() or node.attrs.get("beta", 1.0) == 0:
         return np.zeros(channels, np.float32)
     operand = node.inputs[2]
     if not is_constant(operand):

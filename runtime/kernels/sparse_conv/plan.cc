@@ -33,7 +33,7 @@ bool sane(const lissom_conv2d& s, const lissom_f32_sparse& w) {
   const int64_t taps = s.kernel[0] * s.kernel[1];
   return taps < kLargest && s.in_channels / s.groups * taps == w.depth && s.in[0] * s.in[1] < kLargest &&
          s.out[0] * s.out[1] < kLargest && s.dilation[0] * s.kernel[0] < kLargest &&
-         s.dilation[1] * s.kernel[1] < kLargest && (s.out[0] + s.kernel[0]) * s.stride[0] < kLargest &&
+         s.dilation[1] * s.kernel[1] < kLargest && (s.dilation[0] * s.kernel[0] / s.stride[0]) * s.out[1] < kLargest && (s.out[0] + s.kernel[0]) * s.stride[0] < kLargest &&
          (s.out[1] + s.kernel[1]) * s.stride[1] < kLargest;
 }
 

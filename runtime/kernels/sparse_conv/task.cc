@@ -72,7 +72,7 @@ void pack_shifted(const lissom_conv2d& s, const float* image, int64_t kw, int64_
   const int64_t shift = across - s.pad[0] * width;
   const int64_t first = std::clamp(-shift, begin, end), last = std::clamp(pixels - shift, first, end);
   std::fill(to, to + (first - begin), 0.0f);
-  std::copy(image + first + shift, image + last + shift, to + (first - begin));
+  if (first < last) std::copy(image + first + shift, image + last + shift, to + (first - begin));
   std::fill(to + (last - begin), to + (end - begin), 0.0f);
   const int64_t low = std::clamp<int64_t>(-across, 0, width), high = std::clamp<int64_t>(width - across, low, width);
   if (low == 0 && high == width) return;

@@ -2,8 +2,6 @@
 #ifndef LISSOM_KERNELS_SPARSE_PRODUCT_PRODUCT_H_
 #define LISSOM_KERNELS_SPARSE_PRODUCT_PRODUCT_H_
 
-#include <algorithm>
-
 #include "../vec/activation.h"
 #include "sparse_product.h"
 
@@ -112,7 +110,7 @@ inline void product(const Product& p, int64_t begin, int64_t end, const float* x
   for (int64_t c = 0; c < chunks; ++c) {
     const int64_t next = vectors * (c + 1) / chunks;
     const int64_t j = done * Vec::kLanes;
-    const int64_t last = std::min<int64_t>(Vec::kLanes, n - (next - 1) * Vec::kLanes);
+    const int64_t rest = n - (next - 1) * Vec::kLanes, last = rest < Vec::kLanes ? rest : Vec::kLanes;
     chunk<MR, NV>(p, begin, end, static_cast<int>(next - done), x + j, j, last);
     done = next;
   }

@@ -2,8 +2,6 @@
 #ifndef LISSOM_KERNELS_SPARSE_VECTOR_VECTOR_H_
 #define LISSOM_KERNELS_SPARSE_VECTOR_VECTOR_H_
 
-#include <algorithm>
-
 #include "../vec/activation.h"
 #include "sparse_vector.h"
 
@@ -76,7 +74,7 @@ inline void dot(const lissom_f32_sparse& w, int64_t r, const float* x, float* su
 /* What is left to do with a sum, for whole rows of the output at once. */
 inline void finish(int64_t begin, int64_t end, const float* residual, float* y, const lissom_epilogue& epilogue) {
   for (int64_t r = begin; r < end; r += Vec::kLanes) {
-    const int64_t n = std::min<int64_t>(Vec::kLanes, end - r);
+    const int64_t n = end - r < Vec::kLanes ? end - r : Vec::kLanes;
     Vec::Reg sum[1] = {Vec::load_part(y + r, n)};
     if (residual != nullptr) sum[0] = Vec::add(sum[0], Vec::load_part(residual + r, n));
     activate(epilogue, sum);
@@ -89,12 +87,12 @@ inline void rows(const lissom_f32_sparse& w, int64_t begin, int64_t end, const f
                  float* y, const lissom_epilogue& epilogue) {
   constexpr int64_t kPart = 256 / BLOCK; /* rows that are finished while they are in the L1 cache */
   for (; begin < end; begin += kPart) {
-    const int64_t stop = std::min(begin + kPart, end);
+    const int64_t stop = end - begin < kPart ? end : begin + kPart;
     float sums[256];
     for (int64_t r = begin; r < stop; ++r) dot<BLOCK>(w, r, x, sums + (r - begin) * BLOCK);
     const int64_t first = begin * BLOCK, count = (stop - begin) * BLOCK;
     finish(0, count, residual == nullptr ? nullptr : residual + first, sums, epilogue);
-    std::copy(sums, sums + count, y + first);
+    for (int64_t i = 0; i < count; ++i) y[first + i] = sums[i];
   }
 }
 

@@ -21,11 +21,10 @@ inline Vec::Reg exponential(Vec::Reg v) {
   const Vec::Reg n = Vec::round(Vec::mul(v, Vec::set(1.44269504f)));
   Vec::Reg r = Vec::fma(n, Vec::set(-0.693359375f), v); /* ln 2 in two parts */
   r = Vec::fma(n, Vec::set(2.12194440e-4f), r);
+  constexpr float kTaylor[] = {1.0f / 720.0f, 1.0f / 120.0f, 1.0f / 24.0f, 1.0f / 6.0f, 0.5f, 1.0f, 1.0f};
   Vec::Reg sum = Vec::set(1.0f / 5040.0f);
   LISSOM_UNROLL
-  for (const float c : {1.0f / 720.0f, 1.0f / 120.0f, 1.0f / 24.0f, 1.0f / 6.0f, 0.5f, 1.0f, 1.0f}) {
-    sum = Vec::fma(sum, r, Vec::set(c));
-  }
+  for (int i = 0; i < 7; ++i) sum = Vec::fma(sum, r, Vec::set(kTaylor[i]));
   return Vec::scale(sum, n);
 }
 

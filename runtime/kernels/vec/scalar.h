@@ -29,7 +29,7 @@ struct Vec {
   static Reg abs(Reg v) { return std::fabs(v); }
   static Reg if_greater(Reg a, Reg b, Reg yes, Reg no) { return a > b ? yes : no; } /* no, where a or b is NaN */
   static Reg round(Reg v) { return std::nearbyint(v); }
-  static Reg scale(Reg v, Reg exponent) { return std::ldexp(v, static_cast<int>(exponent)); } /* |exponent| <= 126 */
+  static Reg scale(Reg v, Reg exponent) { return std::isnan(exponent) ? exponent : std::ldexp(v, static_cast<int>(exponent)); }
 
   /* Lane i is x[columns[i / BLOCK]], for a BLOCK that divides the number of lanes and is less. */
   template <int BLOCK>
