@@ -10,7 +10,7 @@ SOURCES := pyproject.toml runtime/CMakeLists.txt $(shell find runtime -name '*.c
 BENCH_SECONDS ?= 3
 EMULATOR ?=
 
-.PHONY: demo test test-plugin-ep lint bench clean
+.PHONY: demo test test-plugin-ep test-sanitized lint bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/lissom demo
@@ -23,6 +23,14 @@ test: lint
 test-plugin-ep: $(INSTALLED_DEV)
 	$(EMULATOR) $(BIN)/python -m pytest -m plugin_ep tests/runtime/test_plugins.py \
 	  tests/runtime/test_ops_plugin.py tests/end_to_end/test_check_inspect.py
+
+# The tests of kernels and operators, malformed models included, on a library with AddressSanitizer and UBSan (5 minutes).
+test-sanitized: $(INSTALLED_DEV)
+	$(BIN)/cmake -S runtime -B build/sanitized -DLISSOM_SANITIZE=ON -DCMAKE_CXX_FLAGS_RELEASE=-O1
+	$(BIN)/cmake --build build/sanitized --parallel 2
+	LISSOM_LIBRARY=build/sanitized/liblissom_runtime.so ASAN_OPTIONS=detect_leaks=0 \
+	  LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so.6)" \
+	  $(BIN)/python -m pytest -m "native and not slow" tests/kernels tests/runtime
 
 lint: $(INSTALLED_DEV)
 	$(BIN)/ruff check .

@@ -181,7 +181,7 @@ def propose_menus(
     refusals = list(canonical.refusals)
     sites = []
     for layer in canonical.layers:
-        reason = _not_asked_for(layer.name, include, exclude) or _without_moment(layer, recipe, moments)
+        reason = not_asked_for(layer.name, include, exclude) or _without_moment(layer, recipe, moments)
         if reason is None:
             sites.append(layer)
         else:
@@ -271,7 +271,8 @@ def apply(study: Study, plan: Plan) -> Candidate:
     return Candidate(edited, plan, totals(edited, shapes), difference)
 
 
-def _not_asked_for(name: str, include: str | None, exclude: str | None) -> str | None:
+def not_asked_for(name: str, include: str | None, exclude: str | None) -> str | None:
+    """Why the user's regular expressions leave the layer `name` out, or None."""
     if include is not None and not re.search(include, name):
         return f"--include {include!r} does not find its name"
     if exclude is not None and re.search(exclude, name):

@@ -9,26 +9,6 @@
 namespace lissom {
 namespace {
 
-class ConvTask final : public Task {
- public:
-  ConvTask(const lissom_conv_plan& plan, const lissom_f32_sparse& w, const lissom_epilogue& epilogue,
-           const int32_t* offset, const float* x, const float* residual, float* y)
-      : plan_(plan), w_(w), epilogue_(epilogue), offset_(offset), x_(x), residual_(residual), y_(y) {}
-
-  void run(int64_t index, float* scratch, int64_t* packed) const override {
-    lissom_f32_sparse_conv_task(&plan_, &w_, offset_, x_, residual_, y_, &epilogue_, index, scratch, packed);
-  }
-
- private:
-  const lissom_conv_plan& plan_;
-  const lissom_f32_sparse& w_;
-  const lissom_epilogue& epilogue_;
-  const int32_t* offset_;
-  const float* x_;
-  const float* residual_;
-  float* y_;
-};
-
 class Conv final : public Kernel {
  public:
   Conv(const OrtApi* api, const Info& info)
@@ -62,7 +42,8 @@ class Conv final : public Kernel {
     if (empty) return;
     int32_t* offset = offsets_table(plan.offsets);
     lissom_f32_sparse_conv_offsets(&plan, offset);
-    const ConvTask task(plan, w, epilogue_, offset, x.as<float>(), added, y);
+    const PlannedTask<lissom_conv_plan> task(lissom_f32_sparse_conv_task, plan, w, epilogue_, offset,
+                                            x.as<float>(), added, y);
     run_tasks(api(), context, task, plan.tasks, plan.scratch);
   }
 

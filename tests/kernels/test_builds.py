@@ -1,12 +1,6 @@
 """The kernels on builds and processors that Python's tests do not run on: native/exact.cc, compiled with them.
 
-The Python tests of the kernels also run on a library with sanitizers:
-
-    cmake -S runtime -B build/sanitized -DLISSOM_SANITIZE=ON -DCMAKE_CXX_FLAGS_RELEASE=-O1
-    cmake --build build/sanitized --parallel 2
-    LISSOM_LIBRARY=build/sanitized/liblissom_runtime.so ASAN_OPTIONS=detect_leaks=0 \
-      LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libstdc++.so.6)" \
-      .venv/bin/python -m pytest tests/kernels -m "native and not slow"
+The Python tests of kernels and operators run on a library with sanitizers by `make test-sanitized`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from kernels.guarded import guarded
+from kernels.planned import run_tasks
 from kernels.weights import Epilogue, Floats, SparseStruct, Weight, epilogue, sparse
 from lissom_runtime import library
 from lissom_runtime.contract import BLOCKS
@@ -23,7 +23,6 @@ pytestmark = [
 ]
 
 PAIR = ctypes.c_int64 * 2
-POINTER = ctypes.c_void_p
 
 
 class Shape(ctypes.Structure):
@@ -92,13 +91,6 @@ def kernels() -> Any:
         ctypes.POINTER(SparseStruct),
         ctypes.POINTER(Plan),
     ]
-    loaded.lissom_f32_sparse_conv_offsets.restype = None
-    loaded.lissom_f32_sparse_conv_offsets.argtypes = [ctypes.POINTER(Plan), POINTER]
-    loaded.lissom_f32_sparse_conv_task.restype = None
-    loaded.lissom_f32_sparse_conv_task.argtypes = [
-        *(ctypes.POINTER(Plan), ctypes.POINTER(SparseStruct), POINTER, POINTER, POINTER, POINTER),
-        *(ctypes.POINTER(Epilogue), ctypes.c_int64, POINTER, ctypes.POINTER(ctypes.c_int64)),
-    ]
     return loaded
 
 
@@ -116,28 +108,8 @@ def run(
     activation: Epilogue | None = None,
     order: list[int] | None = None,
 ) -> Floats:
-    plan = plan_of(conv, weight)
-    offset = guarded(np.zeros(plan.offsets, np.int32))
-    kernels().lissom_f32_sparse_conv_offsets(plan, offset.ctypes.data)
-    scratch = guarded(np.full(plan.scratch, np.nan, np.float32))
-    source = guarded(x, writable=False)
-    y = guarded(np.full((conv.batch, weight.struct.rows, *conv.out), np.nan, np.float32))
-    added = None if residual is None else guarded(residual, writable=False)
-    packed = ctypes.c_int64(-1)
-    for task in range(plan.tasks) if order is None else order:
-        kernels().lissom_f32_sparse_conv_task(
-            plan,
-            weight.struct,
-            offset.ctypes.data,
-            source.ctypes.data,
-            None if added is None else added.ctypes.data,
-            y.ctypes.data,
-            activation or epilogue(),
-            task,
-            scratch.ctypes.data,
-            packed,
-        )
-    return y
+    shape = (conv.batch, weight.struct.rows, *conv.out)
+    return run_tasks("sparse_conv", plan_of(conv, weight), weight, x, shape, residual, activation, order)
 
 
 def reference(conv: Conv, weight: Weight, x: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernels.guarded import guarded
+from kernels.planned import run_tasks
 from kernels.weights import Epilogue, Floats, SparseStruct, Weight, epilogue, sparse
 from lissom_runtime import library
 from lissom_runtime.contract import BLOCKS
@@ -17,8 +17,6 @@ pytestmark = [
     pytest.mark.native,
     pytest.mark.skipif(not library.available(), reason=library.describe()),
 ]
-
-POINTER = ctypes.c_void_p
 
 
 class Plan(ctypes.Structure):
@@ -38,13 +36,6 @@ def kernels() -> Any:
         ctypes.POINTER(SparseStruct),
         ctypes.POINTER(Plan),
     ]
-    loaded.lissom_f32_sparse_gemm_offsets.restype = None
-    loaded.lissom_f32_sparse_gemm_offsets.argtypes = [ctypes.POINTER(Plan), POINTER]
-    loaded.lissom_f32_sparse_gemm_task.restype = None
-    loaded.lissom_f32_sparse_gemm_task.argtypes = [
-        *(ctypes.POINTER(Plan), ctypes.POINTER(SparseStruct), POINTER, POINTER, POINTER, POINTER),
-        *(ctypes.POINTER(Epilogue), ctypes.c_int64, POINTER, ctypes.POINTER(ctypes.c_int64)),
-    ]
     return loaded
 
 
@@ -58,27 +49,8 @@ def run(
     weight: Weight, x: Floats, residual: Floats | None = None, activation: Epilogue | None = None, *, back: bool = False
 ) -> Floats:
     plan = plan_of(len(x), weight)
-    offset = guarded(np.zeros(plan.offsets, np.int32))
-    kernels().lissom_f32_sparse_gemm_offsets(plan, offset.ctypes.data)
-    scratch = guarded(np.full(plan.scratch, np.nan, np.float32))
-    source = guarded(x, writable=False)
-    y = guarded(np.full((len(x), weight.struct.rows), np.nan, np.float32))
-    added = None if residual is None else guarded(residual, writable=False)
-    packed = ctypes.c_int64(-1)
-    for task in sorted(range(plan.tasks), reverse=back):
-        kernels().lissom_f32_sparse_gemm_task(
-            plan,
-            weight.struct,
-            offset.ctypes.data,
-            source.ctypes.data,
-            None if added is None else added.ctypes.data,
-            y.ctypes.data,
-            activation or epilogue(),
-            task,
-            scratch.ctypes.data,
-            packed,
-        )
-    return y
+    order = sorted(range(plan.tasks), reverse=back)
+    return run_tasks("sparse_gemm", plan, weight, x, (len(x), weight.struct.rows), residual, activation, order)
 
 
 @pytest.mark.parametrize("block", BLOCKS)

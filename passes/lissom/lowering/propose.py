@@ -13,7 +13,6 @@ A Conv, Gemm or MatMul with a constant float32 weight is declined when
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -32,6 +31,7 @@ from lissom.lowering.fuse import Shapes, addends
 from lissom.lowering.pattern import Pattern, pattern
 from lissom.observe import resolve_pads
 from lissom.options import Refusal
+from lissom.pipeline import not_asked_for
 
 CROSSOVER: Mapping[tuple[Operator, str], Mapping[int, float]] = {
     ("SparseConv", "many"): {1: 0.28, 2: 0.35, 4: 0.47, 8: 0.47, 16: 0.47},
@@ -128,7 +128,7 @@ def propose(
     for node in model.graph.nodes:
         if not _is_candidate(node):
             continue
-        found = _not_asked_for(node.name, include, exclude) or _site(node, shapes)
+        found = not_asked_for(node.name, include, exclude) or _site(node, shapes)
         if isinstance(found, Site):
             limit = found.crossover if max_density is None else max_density
             if found.pattern.density <= limit:
@@ -144,14 +144,6 @@ def propose(
 
 def _is_candidate(node: Node) -> bool:
     return any(is_standard(node, op) for op in LAYER_OPS)
-
-
-def _not_asked_for(name: str, include: str | None, exclude: str | None) -> str | None:
-    if include is not None and not re.search(include, name):
-        return f"--include {include!r} does not find its name"
-    if exclude is not None and re.search(exclude, name):
-        return f"--exclude {exclude!r} finds its name"
-    return None
 
 
 def _site(node: Node, shapes: Shapes) -> Site | str:
