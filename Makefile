@@ -26,8 +26,8 @@ test-plugin-ep: $(INSTALLED_DEV)
 
 # The tests of kernels and operators, malformed models included, on a library with AddressSanitizer and UBSan (5 minutes).
 test-sanitized: $(INSTALLED_DEV)
-	$(BIN)/cmake -S runtime -B build/sanitized -DLISSOM_SANITIZE=ON -DCMAKE_CXX_FLAGS_RELEASE=-O1
-	$(BIN)/cmake --build build/sanitized --parallel 2
+	cmake -S runtime -B build/sanitized -DLISSOM_SANITIZE=ON -DCMAKE_CXX_FLAGS_RELEASE=-O1
+	cmake --build build/sanitized --parallel 2
 	LISSOM_LIBRARY=build/sanitized/liblissom_runtime.so ASAN_OPTIONS=detect_leaks=0 \
 	  LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so.6)" \
 	  $(BIN)/python -m pytest -m "native and not slow" tests/kernels tests/runtime
