@@ -17,8 +17,6 @@ constexpr int64_t kLeastWork = 200000;
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
-
 /* The distance between rows of `length` floats in a panel. Vectors are aligned, and an odd number of them lies between
  * rows, so that rows do not meet in the same lines of the cache. */
 inline int64_t pitch_of(int64_t length) {

@@ -1,6 +1,7 @@
 """Finding the kernel library, and saying in one line when there is none."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +43,12 @@ def test_a_file_that_is_no_library_is_named(installation: Path, monkeypatch: pyt
 def test_without_the_library_registering_is_one_sentence(installation: Path) -> None:
     with pytest.raises(LoadError, match="got an installation built without a C\\+\\+ compiler"):
         lissom_runtime.register(onnxruntime.SessionOptions())
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="needs a C++ compiler")
+def test_an_installation_with_a_compiler_has_the_library() -> None:
+    """Otherwise a library that no longer compiles would only skip the tests of its kernels."""
+    assert library.available(), library.describe()
 
 
 def test_the_environment_names_another_library(

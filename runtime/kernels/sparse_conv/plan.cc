@@ -9,7 +9,6 @@ namespace {
 
 using lissom::ceil_div;
 using lissom::kLargest;
-using lissom::round_up;
 
 /* The least and the most outputs of a tile. Below, the weight is read too often; beyond, rows of y leave the caches
  * before their lines are full. */

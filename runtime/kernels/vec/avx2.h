@@ -13,7 +13,6 @@ alignas(64) constexpr int32_t kLaneMask[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0
 struct Vec {
   using Reg = __m256;
   static constexpr int kLanes = 8;
-  static constexpr int kRegisters = 16;
 
   static __m256i first(int64_t n) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(kLaneMask + 8 - n)); }
 

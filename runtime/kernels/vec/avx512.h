@@ -24,7 +24,6 @@ namespace {
 struct Vec {
   using Reg = __m512;
   static constexpr int kLanes = 16;
-  static constexpr int kRegisters = 32;
 
   static __mmask16 first(int64_t n) { return static_cast<__mmask16>((1u << n) - 1u); }
 

@@ -11,7 +11,6 @@ namespace {
 struct Vec {
   using Reg = float32x4_t;
   static constexpr int kLanes = 4;
-  static constexpr int kRegisters = 32;
 
   static Reg load(const float* p) { return vld1q_f32(p); }
   static Reg load_part(const float* p, int64_t n) {

@@ -10,7 +10,6 @@ namespace {
 struct Vec {
   using Reg = float;
   static constexpr int kLanes = 1;
-  static constexpr int kRegisters = 16;
 
   static Reg load(const float* p) { return *p; }
   static Reg load_part(const float* p, int64_t n) { return n > 0 ? *p : 0.0f; } /* the first n lanes, then zeros */
