@@ -3,7 +3,7 @@
 A function body of standard operators cannot branch, so whatever changes the body is part of the operator's *name*, and
 one table makes all names: the compiler emits a body for each name it uses, the library registers a kernel for each.
 
-Every operator takes these inputs, all but `x` and `residual` constant:
+An operator of one layer takes these inputs, all but `x` and `residual` constant:
 
     x, shape, row_ptr, columns, values, bias [, residual] [, min, max]
 
@@ -13,11 +13,19 @@ Every operator takes these inputs, all but `x` and `residual` constant:
 
 Attributes: "strides" [2], "pads" [4], "dilations" [2] and "group" of a SparseConv, in ONNX's meaning, always given;
 "alpha" of the activations leaky_relu (slope), thresholded_relu and shrink (threshold).
+
+A SparseChain is up to three layers in one (docs/decisions/0009): its inputs are `x` and those of each stage in turn,
+
+    S_shape, S_row_ptr, S_columns, S_values, S_bias [, residual] [, S_min, S_max]    S: expand, spatial or project
+    depthwise_weight, depthwise_bias [, depthwise_min, depthwise_max]
+
+the first of a sparse stage, whose blocks run along output channels, the second of a dense depthwise one. Only the last
+stage may add a residual. The attributes are those of the convolution in the middle; expand and project are 1 × 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Literal, get_args
@@ -39,6 +47,33 @@ OPERATORS: tuple[Operator, ...] = get_args(Operator)
 COLUMNS: tuple[Columns, ...] = get_args(Columns)
 ORIENTATIONS: tuple[Orientation, ...] = get_args(Orientation)
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
+
+ChainShape = Literal["inverted_residual", "expanded_depthwise", "depthwise_separable", "bottleneck"]
+Stage = Literal["expand", "depthwise", "spatial", "project"]
+
+CHAIN_SHAPES: tuple[ChainShape, ...] = get_args(ChainShape)
+CHAIN_STAGES: Mapping[ChainShape, tuple[Stage, ...]] = {
+    "inverted_residual": ("expand", "depthwise", "project"),
+    "expanded_depthwise": ("expand", "depthwise"),
+    "depthwise_separable": ("depthwise", "project"),
+    "bottleneck": ("expand", "spatial", "project"),
+}
+"""The layers of each chain, in the order in which they run."""
+
+CHAIN_COLUMNS: tuple[Columns, ...] = ("bitmap", "delta8")
+"""Column formats of a chain's weights."""
+
+CHAIN_ACTIVATIONS: tuple[tuple[Activation, Activation], ...] = (
+    ("clip", "clip"),
+    ("hard_swish", "clip"),
+    ("hard_swish", "hard_swish"),
+    ("silu", "clip"),
+    ("silu", "silu"),
+)
+"""What all stages but the last pass their sums through, and what the last does; "clip" is none and Relu too."""
+
+GEOMETRY = ("strides", "pads", "dilations", "group")
+"""Attributes of a convolution."""
 
 BLOCKS = (1, 2, 4, 8, 16)
 """Weights that share one column index."""
@@ -87,13 +122,89 @@ class Signature:
     @property
     def attributes(self) -> tuple[str, ...]:
         """Names of the attributes, all of them given on every node."""
-        geometry = ("strides", "pads", "dilations", "group") if self.operator == "SparseConv" else ()
+        geometry = GEOMETRY if self.operator == "SparseConv" else ()
         return (*geometry, *(("alpha",) if self.activation in WITH_ALPHA else ()))
 
 
 def signatures() -> Iterator[Signature]:
-    """Every operator that there is, in the order in which the library registers them."""
+    """Every operator of one layer, in the order in which the library registers them."""
     for operator, columns, orientation, residual, activation in product(
         OPERATORS, COLUMNS, ORIENTATIONS, (False, True), ACTIVATIONS
     ):
         yield Signature(operator, columns, orientation, residual, activation)
+
+
+@dataclass(frozen=True)
+class ChainSignature:
+    """What the name of a chain says.
+
+    Attributes:
+        shape: which layers it has.
+        columns: how the columns of all weights are stored, one of `CHAIN_COLUMNS`.
+        inner: activation of all stages but the last; (inner, last) is one of `CHAIN_ACTIVATIONS`.
+        last: activation of the last stage.
+        residual: whether a second tensor is added before the last activation; never to a depthwise stage.
+    """
+
+    shape: ChainShape
+    columns: Columns
+    inner: Activation
+    last: Activation
+    residual: bool = False
+
+    @property
+    def name(self) -> str:
+        """For example "SparseChain_inverted_residual_bitmap_clip_add_clip"."""
+        added = ("add",) if self.residual else ()
+        return "_".join(("SparseChain", self.shape, self.columns, self.inner, *added, self.last))
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Names of the layers, in the order in which they run."""
+        return CHAIN_STAGES[self.shape]
+
+    @property
+    def middle(self) -> Stage:
+        """The stage that the attributes belong to."""
+        return "spatial" if self.shape == "bottleneck" else "depthwise"
+
+    def activation(self, stage: Stage) -> Activation:
+        """What the sums of `stage` pass through."""
+        return self.last if stage == self.stages[-1] else self.inner
+
+    def stage_signature(self, stage: Stage) -> Signature:
+        """The operator that a sparse `stage` is by itself."""
+        residual = self.residual and stage == self.stages[-1]
+        return Signature("SparseConv", self.columns, residual=residual, activation=self.activation(stage))
+
+    def stage_inputs(self, stage: Stage) -> tuple[str, ...]:
+        """Names of the formal inputs of `stage` behind the tensor that it reads, in order."""
+        if stage != "depthwise":
+            formals = self.stage_signature(stage).inputs[1:]
+            return tuple(formal if formal == "residual" else f"{stage}_{formal}" for formal in formals)
+        limits = ("min", "max") if self.activation(stage) == "clip" else ()
+        return tuple(f"{stage}_{formal}" for formal in ("weight", "bias", *limits))
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the formal inputs, in order."""
+        return ("x", *(name for stage in self.stages for name in self.stage_inputs(stage)))
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Names of the attributes, all of them given on every node."""
+        return GEOMETRY
+
+
+def chain_signatures() -> Iterator[ChainSignature]:
+    """Every chain that there is, in the order in which the library registers them."""
+    for shape, columns, (inner, last), residual in product(
+        CHAIN_SHAPES, CHAIN_COLUMNS, CHAIN_ACTIVATIONS, (False, True)
+    ):
+        if not (residual and CHAIN_STAGES[shape][-1] == "depthwise"):
+            yield ChainSignature(shape, columns, inner, last, residual)
+
+
+def operator_names() -> list[str]:
+    """The names of all operators, in the order in which the library registers them."""
+    return [*(signature.name for signature in signatures()), *(chain.name for chain in chain_signatures())]

@@ -11,7 +11,9 @@ namespace {
 class Gemm final : public Kernel {
  public:
   Gemm(const OrtApi* api, const Info& info)
-      : Kernel(api, info.signature()), weight_(info, 2, 1), epilogue_(info.epilogue()) {}
+      : Kernel(api, info.signature()),
+        weight_(info, info.signature().last(), 2, 1),
+        epilogue_(info.epilogue(info.signature().last())) {}
 
   void compute(OrtKernelContext* context) const override {
     const lissom_f32_sparse& w = weight_.sparse();
@@ -33,9 +35,9 @@ class Gemm final : public Kernel {
     if (count == 0) return;
     int32_t* offset = offsets_table(plan.offsets);
     lissom_f32_sparse_gemm_offsets(&plan, offset);
-    const PlannedTask<lissom_gemm_plan> task(lissom_f32_sparse_gemm_task, plan, w, epilogue_, offset,
-                                            x.as<float>(), added, y);
-    run_tasks(api(), context, task, plan.tasks, plan.scratch);
+    run_tasks(api(), context, plan.tasks, plan.scratch, [&](int64_t task, float* scratch, int64_t* packed) {
+      lissom_f32_sparse_gemm_task(&plan, &w, offset, x.as<float>(), added, y, &epilogue_, task, scratch, packed);
+    });
   }
 
  private:

@@ -63,8 +63,9 @@ void set_output(const OrtApi* api, OrtShapeInferContext* context, Symbolic outpu
 }  // namespace
 
 void infer_shape(const OrtApi* api, const Signature& signature, OrtShapeInferContext* context) {
-  const Symbolic x = input(api, context, kX), bias = input(api, context, kBias);
-  const bool conv = signature.kind == Kind::conv;
+  const Stage& last = signature.last();
+  const Symbolic x = input(api, context, kX), bias = input(api, context, last.bias);
+  const bool conv = signature.kind != Kind::gemm;
   if ((conv ? x.shape.rank != 4 : x.shape.rank < 2) || bias.shape.rank != 1) return;
   const size_t channels = conv ? 1 : x.shape.rank - 1;
   Symbolic output = x;
@@ -74,8 +75,8 @@ void infer_shape(const OrtApi* api, const Signature& signature, OrtShapeInferCon
     output.shape.dims[axis] = -1;
     output.names[axis].clear();
   }
-  if (signature.residual) {
-    const Symbolic residual = input(api, context, Signature::residual_index);
+  if (last.residual) {
+    const Symbolic residual = input(api, context, last.residual);
     for (size_t axis = 0; residual.shape.rank == x.shape.rank && axis < x.shape.rank; ++axis) {
       if (output.shape.dims[axis] < 0) output.take(axis, residual, axis);
     }

@@ -28,6 +28,10 @@ void require_range(const char* name, int64_t value, int64_t least) {
               std::to_string(kMost) + ", but got " + std::to_string(value));
 }
 
+bool has_alpha(int32_t activation) {
+  return activation == LISSOM_LEAKY_RELU || activation == LISSOM_THRESHOLDED_RELU || activation == LISSOM_SHRINK;
+}
+
 }  // namespace
 
 std::string Info::node() const {
@@ -61,40 +65,39 @@ int64_t Info::integer(const char* name, int64_t least) const {
   return value;
 }
 
-Tensor Info::constant(size_t index, const char* name, size_t rank) const {
+Tensor Info::constant(size_t index, size_t rank) const {
+  const Formal& formal = signature_.inputs[index];
   int is_constant = 0;
   const OrtValue* value = nullptr;
   require(api_, api_->KernelInfoGetConstantInput_tensor(info_, index, &is_constant, &value));
   if (!is_constant || !value) {
-    throw Error(std::string("expected a constant for the input ") + name +
-                ", but got one that is computed at run time");
+    throw Error("expected a constant for the input " + formal.name + ", but got one that is computed at run time");
   }
   const Tensor result = tensor(api_, value);
-  const int type = signature_.input_type(index);
-  if (result.type != type) {
-    throw Error(std::string("expected element type ") + std::to_string(type) + " of the input " + name +
+  if (result.type != formal.type) {
+    throw Error("expected element type " + std::to_string(formal.type) + " of the input " + formal.name +
                 ", but got element type " + std::to_string(result.type));
   }
   if (result.shape.rank != rank) {
-    throw Error(std::string("expected the input ") + name + " of " + std::to_string(rank) + " axes, but got shape " +
+    throw Error("expected the input " + formal.name + " of " + std::to_string(rank) + " axes, but got shape " +
                 result.shape.text());
   }
-  if (result.shape.count() && reinterpret_cast<uintptr_t>(result.data) % bytes_of(type)) {
-    throw Error(std::string("expected the input ") + name +
-                " at an offset of the external data that is a multiple of " + std::to_string(bytes_of(type)) +
-                " bytes, but got another offset");
+  if (result.shape.count() && reinterpret_cast<uintptr_t>(result.data) % bytes_of(formal.type)) {
+    throw Error("expected the input " + formal.name + " at an offset of the external data that is a multiple of " +
+                std::to_string(bytes_of(formal.type)) + " bytes, but got another offset");
   }
   return result;
 }
 
-lissom_epilogue Info::epilogue() const {
-  lissom_epilogue epilogue = {signature_.activation, 0.0f, 0.0f};
-  if (signature_.has_alpha() && !succeeded(api_, api_->KernelInfoGetAttribute_float(info_, "alpha", &epilogue.a))) {
+lissom_epilogue Info::epilogue(const Stage& stage) const {
+  lissom_epilogue epilogue = {stage.activation, 0.0f, 0.0f};
+  if (has_alpha(stage.activation) &&
+      !succeeded(api_, api_->KernelInfoGetAttribute_float(info_, "alpha", &epilogue.a))) {
     throw Error("expected the float attribute alpha, but got a node without it");
   }
-  if (signature_.limited()) {
-    epilogue.a = *constant(signature_.min_index(), "min", 0).as<float>();
-    epilogue.b = *constant(signature_.min_index() + 1, "max", 0).as<float>();
+  if (stage.min) {
+    epilogue.a = *constant(stage.min, 0).as<float>();
+    epilogue.b = *constant(stage.min + 1, 0).as<float>();
   }
   return epilogue;
 }

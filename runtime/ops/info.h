@@ -29,10 +29,10 @@ class Info {
   int64_t integer(const char* name, int64_t least) const;
 
   /* A constant input of `rank` axes, of the type that the signature says. Its elements live as long as the session. */
-  Tensor constant(size_t index, const char* name, size_t rank) const;
+  Tensor constant(size_t index, size_t rank) const;
 
-  /* The activation with its parameters. */
-  lissom_epilogue epilogue() const;
+  /* The activation of a stage with its parameters. */
+  lissom_epilogue epilogue(const Stage& stage) const;
 
  private:
   const OrtApi* api_;

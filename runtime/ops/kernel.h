@@ -42,8 +42,8 @@ class Kernel {
 
   /* The residual's elements, or null for an operator without one. Throws an Error unless it has the output's shape. */
   const float* residual(OrtKernelContext* context, const Shape& shape) const {
-    if (!signature_.residual) return nullptr;
-    const Tensor tensor = input(context, Signature::residual_index);
+    if (!signature_.last().residual) return nullptr;
+    const Tensor tensor = input(context, signature_.last().residual);
     if (tensor.shape != shape) {
       throw Error("expected a residual of the output's shape " + shape.text() + ", but got " + tensor.shape.text());
     }
@@ -58,6 +58,7 @@ class Kernel {
 /* Throw an Error for a node that is not as the contract says. */
 std::unique_ptr<Kernel> make_conv(const OrtApi* api, const Info& info);
 std::unique_ptr<Kernel> make_gemm(const OrtApi* api, const Info& info);
+std::unique_ptr<Kernel> make_chain(const OrtApi* api, const Info& info);
 
 }  // namespace lissom
 

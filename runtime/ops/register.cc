@@ -20,12 +20,22 @@ struct Operator : OrtCustomOp {
 
 const Operator& self(const OrtCustomOp* op) { return *static_cast<const Operator*>(op); }
 
+std::unique_ptr<Kernel> make(const OrtApi* api, const Info& info) {
+  switch (info.signature().kind) {
+    case Kind::conv:
+      return make_conv(api, info);
+    case Kind::gemm:
+      return make_gemm(api, info);
+    default:
+      return make_chain(api, info);
+  }
+}
+
 OrtStatus* create_kernel(const OrtCustomOp* op, const OrtApi* api, const OrtKernelInfo* ort_info, void** kernel) {
   return guarded(api, [&] {
-    const Signature& signature = *self(op).signature;
-    const Info info(api, ort_info, signature);
+    const Info info(api, ort_info, *self(op).signature);
     try {
-      *kernel = (signature.kind == Kind::conv ? make_conv(api, info) : make_gemm(api, info)).release();
+      *kernel = make(api, info).release();
     } catch (const Error& error) {
       throw Error(info.node() + ": " + error.what());
     }
@@ -37,9 +47,12 @@ OrtStatus* run_kernel(void* kernel, OrtKernelContext* context) {
   return guarded(known.api(), [&] { known.compute(context); });
 }
 
-/* The residual's memory may become the output's. */
+/* The residual's memory may become the output's. ONNX Runtime does not say of which operator: all that have one stage
+ * have their residual at one place. A chain's is x itself as a rule, which is read until the end. */
+constexpr size_t kResidual = 6;
+
 size_t residual_in_place(int** inputs, int** outputs) {
-  static int residual = Signature::residual_index, output = 0;
+  static int residual = kResidual, output = 0;
   *inputs = &residual;
   *outputs = &output;
   return 1;
@@ -52,8 +65,8 @@ Operator make_operator(const OrtApi* api, const Signature& signature) {
   op.version = kOrtApiVersion;
   op.GetName = [](const OrtCustomOp* op) { return self(op).signature->name.c_str(); };
   op.GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; }; /* the CPU */
-  op.GetInputType = [](const OrtCustomOp* op, size_t index) { return self(op).signature->input_type(index); };
-  op.GetInputTypeCount = [](const OrtCustomOp* op) { return self(op).signature->input_count(); };
+  op.GetInputType = [](const OrtCustomOp* op, size_t index) { return self(op).signature->inputs[index].type; };
+  op.GetInputTypeCount = [](const OrtCustomOp* op) { return self(op).signature->inputs.size(); };
   op.GetOutputType = [](const OrtCustomOp*, size_t) -> int { return ORT_FLOAT; };
   op.GetOutputTypeCount = [](const OrtCustomOp*) -> size_t { return 1; };
   op.KernelDestroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
@@ -68,7 +81,7 @@ Operator make_operator(const OrtApi* api, const Signature& signature) {
     return guarded(self(op).api, [&] { infer_shape(self(op).api, *self(op).signature, context); });
   };
   op.GetStartVersion = op.GetEndVersion = [](const OrtCustomOp*) { return kVersion; };
-  if (signature.residual) {
+  if (signature.stages.size() == 1 && signature.last().residual == kResidual) {
     op.GetMayInplace = residual_in_place;
     op.ReleaseMayInplace = [](int*, int*) {};
   }

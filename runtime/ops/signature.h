@@ -14,26 +14,45 @@ namespace lissom {
 constexpr const char* kDomain = "ai.lissom";
 constexpr int kVersion = 1; /* of the domain */
 
-enum class Kind { conv, gemm };
+enum class Kind { conv, gemm, chain };
 
-/* Inputs that every operator has, by index. */
-enum Input : size_t { kX, kShape, kRowPtr, kColumns, kValues, kBias, kFixedInputs };
+/* What a layer is to its operator: the whole of it, or a link of a chain. All but `depthwise` are sparse. */
+enum class Role { whole, expand, depthwise, spatial, project };
+
+/* The input that every operator begins with; those of its stages follow. */
+constexpr size_t kX = 0;
+
+/* The inputs of a sparse stage, counted from its first. A depthwise one has the weight, and then the bias. */
+enum SparseInput : size_t { kShape, kRowPtr, kColumns, kValues };
+
+/* One layer of an operator. Inputs are told by index; 0, which is x, stands for none. */
+struct Stage {
+  Role role;
+  int32_t activation; /* lissom_activation */
+  size_t first;       /* input of the stage */
+  size_t bias;
+  size_t residual;
+  size_t min; /* of a clip; max follows */
+};
+
+struct Formal {
+  std::string name; /* as in the contract */
+  int type;         /* OrtElementType */
+};
 
 struct Signature {
   Kind kind;
   int32_t columns;     /* lissom_columns */
   int32_t orientation; /* lissom_orientation */
-  bool residual;
-  int32_t activation; /* lissom_activation */
   std::string name;
+  std::vector<Formal> inputs;
+  std::vector<Stage> stages; /* at least one, in the order in which they run */
 
-  static constexpr size_t residual_index = kFixedInputs; /* if there is one */
-  bool limited() const;                                  /* has the inputs min and max */
-  bool has_alpha() const;
-  size_t min_index() const { return kFixedInputs + (residual ? 1 : 0); } /* max follows */
-  size_t input_count() const { return min_index() + (limited() ? 2 : 0); }
-  int input_type(size_t index) const; /* OrtElementType */
+  const Stage& last() const { return stages.back(); } /* which alone may have a residual */
 };
+
+/* "expand", "depthwise", ... */
+const char* name_of(Role role);
 
 /* Every operator, in the order of the contract. */
 const std::vector<Signature>& signatures();

@@ -97,7 +97,7 @@ int32_t* offsets_table(int64_t count) {
   return static_cast<int32_t*>(state.offsets.data());
 }
 
-void run_tasks(const OrtApi* api, OrtKernelContext* context, const Task& task, int64_t count, int64_t floats) {
+void run_all(const OrtApi* api, OrtKernelContext* context, const Task& task, int64_t count, int64_t floats) {
   Call call{task, bounded_bytes(floats), ++calls};
   if (count == 1) {
     run_one(&call, 0);

@@ -5,7 +5,6 @@
 #include <cstdint>
 
 #include "../kernels/abi.h"
-#include "../kernels/sparse.h"
 #include "ort_abi.h"
 
 namespace lissom {
@@ -23,35 +22,20 @@ class Task {
   ~Task() = default;
 };
 
-/* The tasks of a plan: those of a convolution and of a product take the same arguments. */
-template <typename Plan>
-class PlannedTask final : public Task {
- public:
-  using Run = void (*)(const Plan*, const lissom_f32_sparse*, const int32_t*, const float*, const float*, float*,
-                       const lissom_epilogue*, int64_t, float*, int64_t*);
-
-  PlannedTask(Run run, const Plan& plan, const lissom_f32_sparse& w, const lissom_epilogue& epilogue,
-              const int32_t* offset, const float* x, const float* residual, float* y)
-      : run_(run), plan_(plan), w_(w), epilogue_(epilogue), offset_(offset), x_(x), residual_(residual), y_(y) {}
-
-  void run(int64_t index, float* scratch, int64_t* packed) const override {
-    run_(&plan_, &w_, offset_, x_, residual_, y_, &epilogue_, index, scratch, packed);
-  }
-
- private:
-  const Run run_;
-  const Plan& plan_;
-  const lissom_f32_sparse& w_;
-  const lissom_epilogue& epilogue_;
-  const int32_t* offset_;
-  const float* x_;
-  const float* residual_;
-  float* y_;
-};
-
 /* Runs the tasks [0, count), each with `floats` of scratch. Throws an Error when the scratch would be out of bounds, or
  * bad_alloc. */
-void run_tasks(const OrtApi* api, OrtKernelContext* context, const Task& task, int64_t count, int64_t floats);
+void run_all(const OrtApi* api, OrtKernelContext* context, const Task& task, int64_t count, int64_t floats);
+
+/* The same for a function of (index, scratch, packed), which must not throw. */
+template <typename Run>
+void run_tasks(const OrtApi* api, OrtKernelContext* context, int64_t count, int64_t floats, const Run& run) {
+  struct Known final : Task {
+    explicit Known(const Run& run) : call(run) {}
+    void run(int64_t index, float* scratch, int64_t* packed) const override { call(index, scratch, packed); }
+    const Run& call;
+  };
+  run_all(api, context, Known(run), count, floats);
+}
 
 }  // namespace lissom
 

@@ -22,11 +22,11 @@ int64_t product(int64_t a, int64_t b, const char* what) {
 
 }  // namespace
 
-Weight::Weight(const Info& info, size_t rank, int64_t groups) {
-  const Tensor shape = info.constant(kShape, "shape", 1);
+Weight::Weight(const Info& info, const Stage& stage, size_t rank, int64_t groups) {
+  const Tensor shape = info.constant(stage.first + kShape, 1);
   if (shape.shape.dims[0] != static_cast<int64_t>(rank)) {
-    throw Error("expected the input shape to hold " + std::to_string(rank) + " extents, but got " +
-                std::to_string(shape.shape.dims[0]));
+    throw Error("expected the input " + info.signature().inputs[stage.first + kShape].name + " to hold " +
+                std::to_string(rank) + " extents, but got " + std::to_string(shape.shape.dims[0]));
   }
   sparse_.depth = 1;
   for (size_t axis = 0; axis < rank; ++axis) {
@@ -44,14 +44,14 @@ Weight::Weight(const Info& info, size_t rank, int64_t groups) {
   }
   product(extents_[1], groups, "input channels");
 
-  const Tensor bias = info.constant(kBias, "bias", 1);
+  const Tensor bias = info.constant(stage.bias, 1);
   if (bias.shape.dims[0] != sparse_.rows) {
     throw Error("expected " + std::to_string(sparse_.rows) + " elements of the bias, one an output channel, but got " +
                 std::to_string(bias.shape.dims[0]));
   }
-  const Tensor row_ptr = info.constant(kRowPtr, "row_ptr", 1);
-  const Tensor columns = info.constant(kColumns, "columns", 1);
-  const Tensor values = info.constant(kValues, "values", 2);
+  const Tensor row_ptr = info.constant(stage.first + kRowPtr, 1);
+  const Tensor columns = info.constant(stage.first + kColumns, 1);
+  const Tensor values = info.constant(stage.first + kValues, 2);
   const int32_t orientation = info.signature().orientation;
   lissom_packed packed = {};
   packed.rows = sparse_.rows;

@@ -13,9 +13,9 @@ namespace lissom {
 /* `sparse` points into the session's constants, which live as long as the session does, and into the vectors. */
 class Weight {
  public:
-  /* Reads and checks the constant inputs shape (of `rank` extents), row_ptr, columns, values and bias. `groups` divide
-   * the output channels. Throws an Error that says what is wrong. */
-  Weight(const Info& info, size_t rank, int64_t groups);
+  /* Reads and checks the constant inputs of a sparse stage: shape (of `rank` extents), row_ptr, columns, values and
+   * bias. `groups` divide the output channels. Throws an Error that says what is wrong. */
+  Weight(const Info& info, const Stage& stage, size_t rank, int64_t groups);
   Weight(const Weight&) = delete;
   Weight& operator=(const Weight&) = delete;
 

@@ -13,14 +13,18 @@ import onnx
 import onnxruntime
 import pytest
 from lissom.cli import main
+from lissom.lowering import decide
 from lissom.lowering import lower as driver
 from lissom.lowering.price import Speed, native_obstacle
-from lissom_runtime.latency import PairedLatency, Samples, Verdict
+from lissom.lowering.report import Lowering, json_schema
+from lissom_runtime.contract import operator_names
+from lissom_runtime.latency import Samples, Verdict
 from lissom_runtime.providers import ProviderRequest
 from onnx import numpy_helper
 
 pytestmark = pytest.mark.ort
 
+ROOT = Path(__file__).parents[2]
 NETWORK = "resnet20"
 SHAPE = "image:1,1,28,28"
 DENSITY = 0.2
@@ -92,8 +96,9 @@ def time_as(monkeypatch: pytest.MonkeyPatch, layer: Verdict, whole: float) -> No
     """Lets layers be measured with a verdict, and the whole model with a latency ratio."""
     samples = [Samples(us * (1 + np.arange(40) / 4000), 1, 1.0) for us in (100.0, 100.0 * whole)]
     monkeypatch.setattr(driver, "native", lambda request: request)
-    monkeypatch.setattr(driver, "measure", lambda *_: Speed(10.0, 0.9, layer))
-    monkeypatch.setattr(driver, "compare", lambda *_: PairedLatency(*samples))
+    monkeypatch.setattr(decide, "operators", lambda: frozenset(operator_names()))
+    monkeypatch.setattr(decide, "measure", lambda _, __, ways, ___: [Speed(10.0, 0.9, layer)] * len(ways))
+    monkeypatch.setattr(driver, "compare_many", lambda runs: [samples[0], *samples[1:] * (len(runs) - 1)])
 
 
 def test_layers_that_are_measured_faster_are_lowered(pruned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,12 +122,31 @@ def test_layers_that_are_not_measured_faster_stay_dense(
     assert not out.exists()
 
 
+@pytest.mark.parametrize(("every", "lowered"), [(70.0, 2), (120.0, 0)])
+def test_every_candidate_is_lowered_where_the_whole_model_is_faster_so(
+    pruned: Path, monkeypatch: pytest.MonkeyPatch, every: float, lowered: int
+) -> None:
+    time_as(monkeypatch, "no significant change", 1.0)
+    samples = [Samples(us * (1 + np.arange(40) / 4000), 1, 1.0) for us in (100.0, 100.0, every)]
+    monkeypatch.setattr(driver, "compare_many", lambda runs: samples[: len(runs)])
+    result = lissom.lower(pruned, shapes={"image": (1, 1, 28, 28)}, include="stage3_block3")
+    assert sum(layer.decision == "lowered" for layer in result.report.layers) == lowered
+    assert any("every candidate" in remark for remark in result.report.remarks) == (lowered > 0)
+    assert all(layer.speed is not None for layer in result.report.layers)
+
+
 def test_a_model_that_is_slower_as_a_whole_is_not_written(
     tmp_path: Path, pruned: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     time_as(monkeypatch, "faster", 1.2)
     command(pruned, "-o", str(tmp_path / "out.onnx"), "--include", "stage3_block3", code=1)
     assert not (tmp_path / "out.onnx").exists()
+
+
+def test_the_published_schema_is_the_one_in_force() -> None:
+    published = json.loads((ROOT / "docs" / "lowering.schema.json").read_text(encoding="utf-8"))
+    assert published == json_schema()
+    assert Lowering.model_fields["schema_version"].default == 1
 
 
 def test_a_model_without_sparse_weights_is_not_written(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Operators that are planned and run in tasks: sparse_conv and sparse_gemm take the same arguments but for the plan."""
+"""Operators that are planned and run in tasks: sparse_conv and sparse_gemm take the same arguments but for the plan.
+
+sparse_chain has the shape in common with sparse_conv.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,17 @@ from kernels.guarded import guarded
 from kernels.weights import Epilogue, Floats, SparseStruct, Weight, epilogue
 from lissom_runtime import library
 
+PAIR = ctypes.c_int64 * 2
 POINTER = ctypes.c_void_p
+
+
+class Shape(ctypes.Structure):
+    """`lissom_conv2d`."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("batch", "groups", "in_channels", "out_channels")),
+        *((name, PAIR) for name in ("input", "out", "kernel", "stride", "dilation", "pad")),
+    )
 
 
 @cache

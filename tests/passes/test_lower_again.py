@@ -10,7 +10,7 @@ import onnx
 import pytest
 from lissom.graph.load import from_proto
 from lissom.lowering.bodies import function
-from lissom_runtime.contract import DOMAIN, Signature, signatures
+from lissom_runtime.contract import DOMAIN, Operator, Signature, signatures
 from lissom_runtime.errors import LoadError
 from lissom_runtime.packing import pack
 from onnx import helper, numpy_helper
@@ -70,6 +70,15 @@ def test_the_dense_weight_is_back(signature: Signature) -> None:
     held = layer.inputs[1] if operator == "Conv" else layer.inputs[1].inputs[0].inputs[0]
     np.testing.assert_array_equal(held.values, sparse_weight(signature))
     assert len(graph.nodes) <= 6
+
+
+@pytest.mark.parametrize("operator", ["SparseConv", "SparseGemm"])
+def test_the_layer_keeps_the_name_of_the_node(operator: Operator) -> None:
+    proto = model(Signature(operator, "bitmap", residual=True, activation="relu"))
+    proto.graph.node[0].name = "layer"
+    names = {node.op: node.name for node in from_proto(proto).graph.nodes}
+    assert names["Conv" if operator == "SparseConv" else "MatMul"] == "layer"
+    assert names["Relu"] == "layer/Relu"
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,9 @@ DENSE_ACTIVATIONS: Mapping[Activation, str] = {
     "shrink": "y = Shrink<lambd = 2.0, bias = 0.0>(total)",
 }
 ALPHAS: Mapping[Activation, float] = {"leaky_relu": 0.25, "thresholded_relu": 2.0, "shrink": 2.0}
+HUGE = 2**31 - 1
+"""The largest size that the kernels count."""
+
 ROUNDED = frozenset({"hard_swish", "silu"})
 """Activations that are not exact on integers."""
 
@@ -202,6 +205,13 @@ def integers(seed: int, *shape: int) -> Array:
 def random_floats(seed: int, *shape: int) -> Array:
     """Standard normal numbers."""
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def changed(array: npt.NDArray[Any], index: int, value: int) -> npt.NDArray[Any]:
+    """A copy with one element replaced."""
+    copy = array.copy()
+    copy[index] = value
+    return copy
 
 
 def extremes() -> Array:

@@ -65,6 +65,22 @@ def test_the_environment_names_another_library(
         library.get_library_path()
 
 
+def test_an_unknown_instruction_set_is_refused_in_one_sentence(
+    installation: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(library.LIMIT, "sse9")
+    with pytest.raises(LoadError, match=r"expected LISSOM_ISA to be one of scalar, .*avx512, got 'sse9'$"):
+        library.load()
+    assert not library.available()
+    assert library.describe().endswith("got 'sse9'")
+
+
+def test_an_empty_limit_of_the_instruction_set_is_none(installation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(library.LIMIT, "")
+    with pytest.raises(LoadError, match="in lissom_runtime/lib"):
+        library.load()
+
+
 @pytest.mark.native
 @pytest.mark.skipif(not library.available(), reason=library.describe())
 class TestBuilt:
@@ -79,3 +95,16 @@ class TestBuilt:
         with pytest.raises(LoadError, match=f"expected version {library.ABI} .*, got {library.ABI - 1}"):
             library.load()
         library.load.cache_clear()
+
+    def test_the_description_names_the_best_instruction_set_within_the_limit(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv(library.LIMIT, raising=False)
+        best = library.instruction_set()
+        assert f"native kernels ({best}) from " in library.describe()
+        for limit, most in library.INSTRUCTION_SETS.items():
+            monkeypatch.setenv(library.LIMIT, limit)
+            used = library.instruction_set()
+            assert f"native kernels ({used}) from " in library.describe()
+            assert library.INSTRUCTION_SETS[used] == min(most, library.INSTRUCTION_SETS[best])
+        assert used == best

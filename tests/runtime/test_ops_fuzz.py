@@ -14,7 +14,18 @@ import pytest
 from lissom_runtime import library
 from lissom_runtime.contract import COLUMNS, ORIENTATIONS, Columns, Orientation
 from lissom_runtime.packing import PackingError, check, unpack
-from runtime.ops_models import Array, Node, dense_model, integers, open_session, session, sparse_model, sparse_weight
+from runtime.ops_models import (
+    HUGE,
+    Array,
+    Node,
+    changed,
+    dense_model,
+    integers,
+    open_session,
+    session,
+    sparse_model,
+    sparse_weight,
+)
 
 pytestmark = [
     pytest.mark.native,
@@ -23,8 +34,6 @@ pytestmark = [
 ]
 
 Constants = Mapping[str, npt.NDArray[Any] | None]
-
-HUGE = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -47,12 +56,6 @@ GOOD = node()
 ROW_PTR, COLUMN, VALUES = GOOD.packed.row_ptr, GOOD.packed.columns, GOOD.packed.values
 STORED = len(VALUES)
 BITMAP, GAPS = node("bitmap").packed, node("delta8").packed
-
-
-def changed(array: npt.NDArray[Any], index: int, value: int) -> npt.NDArray[Any]:
-    copy = array.copy()
-    copy[index] = value
-    return copy
 
 
 def extents(*shape: int) -> dict[str, npt.NDArray[np.int64]]:

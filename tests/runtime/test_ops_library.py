@@ -8,7 +8,8 @@ import onnx.helper
 import onnxruntime
 import pytest
 from lissom_runtime import contract, library
-from lissom_runtime.contract import signatures
+from lissom_runtime.contract import ChainSignature, operator_names
+from runtime.chain_models import Chain, chain_model
 from runtime.ops_models import Node, dense_model, integers, open_session, session, sparse_model, sparse_weight
 
 pytestmark = [
@@ -23,7 +24,8 @@ def test_the_library_and_the_contract_list_the_same_names_in_the_same_order() ->
     function.restype, function.argtypes = ctypes.POINTER(ctypes.c_char_p), [ctypes.POINTER(ctypes.c_int64)]
     count = ctypes.c_int64()
     names = [name.decode() for name in function(ctypes.byref(count))[: count.value] if name]
-    assert names == [signature.name for signature in signatures()]
+    assert names == operator_names()
+    assert len(set(names)) == len(names)
 
 
 def test_many_options_can_register_the_same_library() -> None:
@@ -45,11 +47,16 @@ def test_without_the_library_and_without_a_body_the_operator_is_unknown() -> Non
         session(sparse_model(Node(sparse_weight(0, 16, 24)), body=False))
 
 
+def one_of(layer: Node | Chain, *, body: bool = True) -> onnx.ModelProto:
+    """A model of the operator alone."""
+    return sparse_model(layer, body=body) if isinstance(layer, Node) else chain_model(layer, body=body)
+
+
 def undeclared(
-    node: Node, x: Sequence[int | str], residual: Sequence[int | str] | None = None
+    layer: Node | Chain, x: Sequence[int | str], residual: Sequence[int | str] | None = None
 ) -> onnxruntime.InferenceSession:
     """A session of a model that does not declare the output's shape."""
-    model = sparse_model(node, body=False)
+    model = one_of(layer, body=False)
     given = {"x": x, **({"residual": residual} if residual is not None else {})}
     for value in [*model.graph.input, *model.graph.output]:
         value.type.tensor_type.ClearField("shape")
@@ -58,9 +65,11 @@ def undeclared(
     return session(model, native=True)
 
 
-def inferred(node: Node, x: Sequence[int | str], residual: Sequence[int | str] | None = None) -> list[int | str]:
+def inferred(
+    layer: Node | Chain, x: Sequence[int | str], residual: Sequence[int | str] | None = None
+) -> list[int | str]:
     """Shape of the output that onnxruntime infers."""
-    shape: list[int | str] = undeclared(node, x, residual).get_outputs()[0].shape
+    shape: list[int | str] = undeclared(layer, x, residual).get_outputs()[0].shape
     return shape
 
 
@@ -68,6 +77,8 @@ GEMM = Node(sparse_weight(0, 16, 24))
 GEMM_ADD = Node(sparse_weight(0, 16, 24), residual=True)
 CONV = Node(sparse_weight(0, 16, 8, 3, 3))
 CONV_ADD = Node(sparse_weight(0, 16, 8, 3, 3), residual=True)
+CHAIN = Chain(ChainSignature("expanded_depthwise", "bitmap", "hard_swish", "hard_swish"), (8, 16, 16))
+CHAIN_ADD = Chain(ChainSignature("inverted_residual", "bitmap", "clip", "clip", residual=True), (8, 24, 24, 16))
 
 
 @pytest.mark.parametrize(
@@ -79,39 +90,52 @@ def test_the_shape_of_a_product_is_inferred(x: tuple[int | str, ...], expected: 
 
 
 @pytest.mark.parametrize("batch", [2, "N"])
-def test_batch_and_channels_of_a_convolution_are_inferred(batch: int | str) -> None:
-    shape = inferred(CONV, (batch, 8, 10, 12))
+@pytest.mark.parametrize("layer", [CONV, CHAIN], ids=["convolution", "chain"])
+def test_batch_and_channels_of_a_convolution_or_chain_are_inferred(layer: Node | Chain, batch: int | str) -> None:
+    shape = inferred(layer, (batch, 8, 10, 12))
     assert shape[:2] == [batch, 16]
     assert len(shape) == 4 and shape[2] != shape[3]
 
 
 @pytest.mark.parametrize("residual", [(2, 16, 8, 10), ("N", 16, "H", "W")])
-def test_a_residual_tells_the_rest(residual: tuple[int | str, ...]) -> None:
-    assert inferred(CONV_ADD, ("N", 8, 10, 12), residual)[1:] == list(residual[1:])
+@pytest.mark.parametrize("layer", [CONV_ADD, CHAIN_ADD], ids=["convolution", "chain"])
+def test_a_residual_tells_the_rest(layer: Node | Chain, residual: tuple[int | str, ...]) -> None:
+    assert inferred(layer, ("N", 8, 10, 12), residual)[1:] == list(residual[1:])
 
 
 @pytest.mark.parametrize(
-    ("node", "x", "residual", "message"),
+    ("layer", "x", "residual", "message"),
     [
         (CONV, (2, 8, 10), None, r"expected x \[batch, 8, height, width\], but got \[2, 8, 10\]"),
         (GEMM, (24,), None, r"expected x of at least two axes, the last of 24, but got \[24\]"),
         (CONV_ADD, (2, 8, 10, 12), (2, 16, 8), "expected a residual of the output's shape"),
+        (CHAIN, (8, 10, 12), None, r"expected x \[batch, 8, height, width\], but got \[8, 10, 12\]"),
         (GEMM_ADD, (2, 24), (16,), "expected a residual of the output's shape"),
+        (CHAIN_ADD, (2, 8, 10, 12), (2, 16, 10), "expected a residual of the output's shape"),
     ],
-    ids=["x of a convolution", "x of a product", "residual of a convolution", "residual of a product"],
+    ids=[
+        *("x of a convolution", "x of a product", "residual of a convolution", "x of a chain"),
+        *("residual of a product", "residual of a chain"),
+    ],
 )
 def test_ranks_that_do_not_fit_are_named_by_the_run(
-    node: Node, x: tuple[int, ...], residual: tuple[int, ...] | None, message: str
+    layer: Node | Chain, x: tuple[int, ...], residual: tuple[int, ...] | None, message: str
 ) -> None:
-    opened = undeclared(node, x, residual)
+    opened = undeclared(layer, x, residual)
     given = {"x": integers(0, *x), **({"residual": integers(0, *residual)} if residual else {})}
     with pytest.raises(Exception, match=message):  # onnxruntime's errors have no narrower common base
         opened.run(None, given)
 
 
-def test_nodes_in_a_row_keep_free_extents_apart() -> None:
-    node = Node(sparse_weight(0, 8, 8, 3, 3), pads=(1, 1, 1, 1), strides=(2, 2))
-    model = sparse_model(node)
+HALVES = [
+    Node(sparse_weight(0, 8, 8, 3, 3), pads=(1, 1, 1, 1), strides=(2, 2)),
+    Chain(ChainSignature("inverted_residual", "delta8", "clip", "clip"), (8, 16, 16, 8), strides=(2, 2)),
+]
+
+
+@pytest.mark.parametrize("half", HALVES, ids=["convolutions", "chains"])
+def test_nodes_in_a_row_keep_free_extents_apart(half: Node | Chain) -> None:
+    model = one_of(half)
     first = model.graph.node[0]
     first.output[0] = "middle"
     second = onnx.NodeProto()

@@ -15,7 +15,7 @@ from lissom.cli import flags
 from lissom.cli.console import Console, progress, require_json, write_json
 from lissom.cli.render import add_latency, render_refusals
 from lissom.lowering.lower import lower as lower_model
-from lissom.lowering.report import LoweredLayer, Lowering
+from lissom.lowering.report import ChainEntry, LoweredLayer, Lowering
 
 
 def lower(
@@ -90,14 +90,37 @@ def _layer_table(layers: Sequence[LoweredLayer]) -> rich.table.Table:
     """One row a layer that was looked at."""
     table = rich.table.Table("layer", "weight", "density", "block", "becomes", "bytes", "latency", box=None)
     for layer in layers:
-        speed = layer.speed
         table.add_row(
             rich.markup.escape(layer.site),
             "x".join(map(str, layer.weight_shape)),
             f"{layer.density:.3f}",
             str(layer.block) if layer.orientation == "output" else f"{layer.block} {layer.orientation}",
-            layer.operator if layer.decision == "lowered" else "dense",
+            _becomes(layer),
             f"{layer.bytes_before:,} → {layer.bytes_after:,}",
-            "" if speed is None else f"{speed.dense_us:,.0f} µs × {speed.ratio:.2f}",
+            _latency(layer),
         )
     return table
+
+
+def _becomes(layer: LoweredLayer) -> str:
+    """The operator; of a chain its shape, and which of its layers this is."""
+    if layer.decision != "lowered":
+        return "dense"
+    chain = _chain(layer)
+    if chain is None:
+        return layer.operator
+    return f"{chain.shape} {chain.layers.index(layer.site) + 1}/{len(chain.layers)}"
+
+
+def _latency(layer: LoweredLayer) -> str:
+    """Dense latency and ratio, of the whole chain where the layer is part of one."""
+    chain = _chain(layer)
+    speed = layer.speed if chain is None else chain.speed
+    if speed is None:
+        return ""
+    return f"{'' if chain is None else 'chain: '}{speed.dense_us:,.0f} µs × {speed.ratio:.2f}"
+
+
+def _chain(layer: LoweredLayer) -> ChainEntry | None:
+    """What the layer is part of in the file."""
+    return None if layer.chain is None or layer.chain.node is None else layer.chain

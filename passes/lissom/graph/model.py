@@ -211,8 +211,7 @@ class Model:
         graph.output.extend(self._outputs)
         for key, value in self._graph_metadata.items():
             graph.metadata_props.add(key=key, value=value)
-        used = {(node.domain, node.op_type) for node in all_nodes(graph)}
-        proto.functions.extend(function for key, function in sorted(self._functions.items()) if key in used)
+        proto.functions.extend(self._used_functions(graph))
         for node in all_nodes(graph):
             note = self._notes.get(node.output[0]) if node.output else None
             if note is not None:
@@ -223,6 +222,16 @@ class Model:
         proto.MergeFrom(self._header)
         proto.opset_import.extend(extra)
         return proto
+
+    def _used_functions(self, graph: onnx.GraphProto) -> list[onnx.FunctionProto]:
+        """The functions that nodes of `graph` call, and those that these call."""
+        used: set[tuple[str, str]] = set()
+        found = {(node.domain, node.op_type) for node in all_nodes(graph)}
+        while found:
+            used |= found
+            bodies = [self._functions[key] for key in found if key in self._functions]
+            found = {(node.domain, node.op_type) for body in bodies for node in body.node} - used
+        return [function for key, function in sorted(self._functions.items()) if key in used]
 
 
 def constant(name: str, values: np.ndarray[Any, Any]) -> Tensor:

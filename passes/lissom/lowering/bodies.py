@@ -14,15 +14,18 @@ here has a shape that depends on values (NonZero, Compress): what would be left 
 used ones, each a place of its own, and is cut off.
 
 All operators have the same form from opset 11 on, but for HardSwish (14).
+
+The body of a chain calls the operators of its sparse layers, whose bodies the model needs too, and has a standard Conv
+where the depthwise layer is. Its nodes are named after the stages.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import onnx
 import onnx.parser
-from lissom_runtime.contract import DOMAIN, Activation, Columns, Orientation, Signature
+from lissom_runtime.contract import DOMAIN, VERSION, Activation, ChainSignature, Columns, Orientation, Signature
 
 HARD_SWISH_OPSET = 14
 """First opset with HardSwish."""
@@ -135,9 +138,11 @@ _ARRANGE: Mapping[Orientation, str] = {
 """,
 }
 
-_CONV = """
-    {sum} = Conv <strides: ints = @strides, pads: ints = @pads, dilations: ints = @dilations, group: int = @group>
-        (x, weight, bias)
+_GEOMETRY = "strides: ints = @strides, pads: ints = @pads, dilations: ints = @dilations, group: int = @group"
+_POINTWISE = "strides = [1, 1], pads = [0, 0, 0, 0], dilations = [1, 1], group = 1"
+
+_CONV = f"""
+    {{sum}} = Conv <{_GEOMETRY}> (x, weight, bias)
 """
 
 _GEMM = """
@@ -146,22 +151,29 @@ _GEMM = """
     {sum} = Add (product, bias)
 """
 
+_DEPTHWISE = f"""
+    depthwise_total = Conv <{_GEOMETRY}> ({{source}}, depthwise_weight, depthwise_bias)
+"""
+
 _ACTIVATE: Mapping[Activation, str] = {
     "none": "",
-    "relu": "y = Relu (total)",
-    "clip": "y = Clip (total, min, max)",
-    "leaky_relu": "y = LeakyRelu <alpha: float = @alpha> (total)",
-    "hard_swish": "y = HardSwish (total)",
-    "silu": "gate = Sigmoid (total) y = Mul (total, gate)",
-    "thresholded_relu": "y = ThresholdedRelu <alpha: float = @alpha> (total)",
-    "shrink": "y = Shrink <lambd: float = @alpha, bias = 0.0> (total)",
+    "relu": "{y} = Relu ({p}total)",
+    "clip": "{y} = Clip ({p}total, {p}min, {p}max)",
+    "leaky_relu": "{y} = LeakyRelu <alpha: float = @alpha> ({p}total)",
+    "hard_swish": "{y} = HardSwish ({p}total)",
+    "silu": "{p}gate = Sigmoid ({p}total) {y} = Mul ({p}total, {p}gate)",
+    "thresholded_relu": "{y} = ThresholdedRelu <alpha: float = @alpha> ({p}total)",
+    "shrink": "{y} = Shrink <lambd: float = @alpha, bias = 0.0> ({p}total)",
 }
 
-_OLD_HARD_SWISH = "gate = HardSigmoid <alpha = 0.16666667, beta = 0.5> (total) y = Mul (total, gate)"
+_OLD_HARD_SWISH = """
+    {p}gate = HardSigmoid <alpha = 0.16666667, beta = 0.5> ({p}total)
+    {y} = Mul ({p}total, {p}gate)
+"""
 
 
 def function(signature: Signature, opset: int) -> onnx.FunctionProto:
-    """The body of one operator.
+    """The body of an operator of one layer.
 
     Args:
         signature: the operator.
@@ -177,15 +189,47 @@ def function(signature: Signature, opset: int) -> onnx.FunctionProto:
         f"{total} = Add (sum, residual)" if signature.residual else "",
         _activate(signature.activation, opset),
     ]
+    return _parse(signature, f'"" : {opset}', parts)
+
+
+def chain_functions(signature: ChainSignature, opset: int) -> list[onnx.FunctionProto]:
+    """The body of a chain, and behind it the bodies of the operators that it calls, each once.
+
+    Args:
+        signature: the chain.
+        opset: version of the standard operators that the model uses, from 11 on.
+    """
+    parts: list[str] = []
+    source = "x"
+    for stage in signature.stages:
+        result = "y" if stage == signature.stages[-1] else f"{stage}_result"
+        if stage == "depthwise":
+            parts.append(_DEPTHWISE.replace("{source}", source))
+            parts.append(_activate(signature.activation(stage), opset, "depthwise_", result))
+        else:
+            geometry = _GEOMETRY if stage == signature.middle else _POINTWISE
+            inputs = ", ".join((source, *signature.stage_inputs(stage)))
+            parts.append(f"{result} = {DOMAIN}.{signature.stage_signature(stage).name} <{geometry}> ({inputs})")
+        source = result
+    body = _parse(signature, f'"" : {opset}, "{DOMAIN}" : {VERSION}', parts)
+    layers = iter(signature.stages)
+    for node in body.node:
+        is_layer = node.op_type == "Conv" or node.domain == DOMAIN
+        node.name = next(layers) if is_layer else f"depthwise/{node.op_type}"
+    called = dict.fromkeys(signature.stage_signature(stage) for stage in signature.stages if stage != "depthwise")
+    return [body, *(function(layer, opset) for layer in called)]
+
+
+def _parse(signature: Signature | ChainSignature, opsets: str, parts: Sequence[str]) -> onnx.FunctionProto:
     attributes = f"<{', '.join(signature.attributes)}>" if signature.attributes else ""
     text = (
-        f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]> '
+        f'<domain: "{DOMAIN}", opset_import: [{opsets}]> '
         f"{signature.name} {attributes} ({', '.join(signature.inputs)}) => (y) {{ {' '.join(parts)} }}"
     )
     return onnx.parser.parse_function(text)
 
 
-def _activate(activation: Activation, opset: int) -> str:
-    if activation == "hard_swish" and opset < HARD_SWISH_OPSET:
-        return _OLD_HARD_SWISH
-    return _ACTIVATE[activation]
+def _activate(activation: Activation, opset: int, prefix: str = "", result: str = "y") -> str:
+    """The nodes that make `result` of the sum `<prefix>total`."""
+    text = _OLD_HARD_SWISH if activation == "hard_swish" and opset < HARD_SWISH_OPSET else _ACTIVATE[activation]
+    return text.replace("{p}", prefix).replace("{y}", result)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
 from lissom_runtime.errors import UsageError
-from lissom_runtime.latency import compare
-from lissom_runtime.packing import Packed
+from lissom_runtime.latency import PairedLatency, compare_many
 from lissom_runtime.providers import ProviderRequest
 from lissom_runtime.session import open_session, run_session
 from lissom_runtime.target import Machine
@@ -23,13 +22,11 @@ from lissom.graph.model import Model
 from lissom.graph.save import require_writable, save
 from lissom.graph.spec import require_legal
 from lissom.graph.steps import apply_steps
-from lissom.lowering.apply import apply
-from lissom.lowering.fuse import Shapes, Tail, tail
-from lissom.lowering.price import Speed, measure, native, native_obstacle
-from lissom.lowering.propose import KIND, Site, propose, sources
-from lissom.lowering.report import LoweredLayer, Lowering, SpeedEntry
+from lissom.lowering.decide import Decisions, decide
+from lissom.lowering.price import native, native_obstacle
+from lissom.lowering.propose import KIND, propose, sources
+from lissom.lowering.report import LoweredLayer, Lowering
 from lissom.observe import observe_shapes
-from lissom.options import Refusal
 from lissom.progress import Progress, silent
 from lissom.report.build import environment, latency_entry
 from lissom.report.schema import RefusalEntry
@@ -103,25 +100,32 @@ def lower(
     request = provider or ProviderRequest()
     feeds = first_feeds(input_specs(loaded.inputs), None, dict(shapes or {}), seed)
     canonical = pipeline.canonicalise(loaded, feeds)
-    edited = canonical.model.copy()
-    seen = observe_shapes(edited, sources(edited), feeds)
-    proposal = propose(edited, seen, max_density, include, exclude)
     timed = native(request) if measured else None
-    decided = [_decide(edited, site, seen, timed) for site in progress(proposal.sites, "lowering")]
-    require_legal(edited, after=KIND)
-    apply_steps(edited, pipeline.FINISHING)
+
+    def lowered(timed: ProviderRequest | None) -> _Draft:
+        edited = canonical.model.copy()
+        seen = observe_shapes(edited, sources(edited), feeds)
+        decided = decide(edited, propose(edited, seen, max_density, include, exclude), seen, timed, progress)
+        require_legal(edited, after=KIND)
+        apply_steps(edited, pipeline.FINISHING)
+        return _Draft(edited, decided)
+
+    draft, paired, remarks = lowered(timed), None, _remarks(request, measured)
+    if timed is not None:
+        every = lowered(None)
+        better, paired = _time_whole(proto, draft, every, timed, feeds)
+        if better:
+            draft = every.with_speeds(draft)
+            remarks.append("lowering every candidate was faster than deciding layer by layer: the whole model decided")
+    edited, decided = draft.model, draft.decisions
     difference = require_same(canonical.model, edited, feeds, "the lowered model")
     content = edited.to_proto()
     runs_natively = native(request)
     natively = None
     if runs_natively is not None:
         natively = require_same(canonical.model, edited, feeds, "the lowered model on its kernels", runs_natively)
-    paired = None
-    if timed is not None and any(layer.decision == "lowered" for layer in decided):
-        sessions = open_session(proto.SerializeToString(), timed), open_session(content.SerializeToString(), timed)
-        paired = compare(*sessions, feeds)
     affine = [refusal for outcome in canonical.outcomes.values() for refusal in outcome.refusals]
-    missed = _missed(decided, None if paired is None else paired.verdict)
+    missed = _missed(decided.layers, None if paired is None else paired.verdict)
     report = Lowering(
         status="missed" if missed else "met",
         model={
@@ -130,16 +134,16 @@ def lower(
         },
         environment=environment(request, Machine.here()),
         input_shapes={name: list(values.shape) for name, values in feeds.items()},
-        remarks=[*edited.remarks, *_remarks(request, measured)],
+        remarks=[*edited.remarks, *remarks],
         bytes_before=proto.ByteSize(),
         bytes_after=content.ByteSize(),
         verified=difference,
         verified_natively=natively,
         latency=None if paired is None else latency_entry(paired, feeds),
-        layers=decided,
+        layers=decided.layers,
         refusals=[
             RefusalEntry(site=refusal.site, kind=refusal.kind, reason=refusal.reason)
-            for refusal in (*affine, *proposal.refusals, *_kept_dense(decided))
+            for refusal in (*affine, *decided.refusals)
         ],
     )
     if target is not None and not missed:
@@ -147,42 +151,57 @@ def lower(
     return Lowered(content, report, missed)
 
 
-def _decide(model: Model, site: Site, shapes: Shapes, timed: ProviderRequest | None) -> LoweredLayer:
-    """Lowers one layer, unless it is measured to be no faster."""
-    behind = tail(model, site.node, len(site.weight), shapes)
-    packed = site.packed()
-    speed = None if timed is None else measure(model, site, packed, behind, timed)
-    entry = _entry(site, packed, behind, speed)
-    if speed is not None and speed.verdict != "faster":
-        return entry
-    node = apply(model, site, packed, behind)
-    return entry.model_copy(update={"decision": "lowered", "operator": node.op})
+@dataclass(frozen=True)
+class _Draft:
+    """A lowered model, and what was decided for it."""
+
+    model: Model
+    decisions: Decisions
+
+    def with_speeds(self, other: _Draft) -> _Draft:
+        """The draft with what was measured of the layers for another one of the same candidates."""
+        measured = {layer.site: layer for layer in other.decisions.layers}
+        layers = [_with_speeds(layer, measured[layer.site]) for layer in self.decisions.layers]
+        return replace(self, decisions=replace(self.decisions, layers=layers))
 
 
-def _entry(site: Site, packed: Packed, behind: Tail, speed: Speed | None) -> LoweredLayer:
-    return LoweredLayer(
-        site=site.name,
-        op=site.node.op,
-        weight_shape=list(site.weight.shape),
-        density=packed.density,
-        block=packed.block,
-        orientation=packed.orientation,
-        columns=packed.format,
-        fused=[node.name for node in behind.nodes],
-        decision="dense",
-        operator=site.node.op,
-        bytes_before=site.weight.nbytes,
-        bytes_after=packed.nbytes + 8 * len(packed.shape),
-        speed=None if speed is None else SpeedEntry(**asdict(speed)),
-    )
+def _with_speeds(layer: LoweredLayer, other: LoweredLayer) -> LoweredLayer:
+    """A layer with what was measured of it; the same chains are looked at whether they are timed or not."""
+    chain = layer.chain
+    if chain is not None and other.chain is not None:
+        chain = chain.model_copy(update={"speed": other.chain.speed, "singly": other.chain.singly})
+    return layer.model_copy(update={"speed": other.speed, "chain": chain})
 
 
-def _kept_dense(layers: Sequence[LoweredLayer]) -> list[Refusal]:
-    return [
-        Refusal(layer.site, KIND, f"measured against the dense layer: {layer.speed.verdict}")
-        for layer in layers
-        if layer.decision == "dense" and layer.speed is not None
+def _time_whole(
+    original: onnx.ModelProto, decided: _Draft, every: _Draft, provider: ProviderRequest, feeds: Feeds
+) -> tuple[bool, PairedLatency | None]:
+    """Times the whole model, since layers add up to a network only roughly.
+
+    Args:
+        original: the model as it was read.
+        decided: with the layers lowered that were measured to be faster.
+        every: with every candidate lowered.
+        provider: where, with the kernel library.
+        feeds: the input.
+
+    Returns:
+        Whether `every` is significantly faster than the original and has the lower median, and the latency of the draft
+        to take against the original's (None for one that lowers nothing).
+    """
+    contents = [
+        original.SerializeToString(),
+        *(draft.model.to_proto().SerializeToString() for draft in (decided, every)),
     ]
+    lowers = any(layer.decision == "lowered" for layer in decided.decisions.layers)
+    if not every.decisions.layers:
+        return False, None
+    sessions = [open_session(content, provider) for content in contents]
+    before, *after = compare_many([(session, feeds) for session in sessions])
+    of_decided, of_every = after[0] if lowers else before, after[-1]
+    better = PairedLatency(before, of_every).verdict == "faster" and of_every.median < of_decided.median
+    taken = of_every if better else of_decided
+    return better, PairedLatency(before, taken) if better or lowers else None
 
 
 def _missed(layers: Sequence[LoweredLayer], verdict: str | None) -> str:

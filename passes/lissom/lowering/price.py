@@ -1,15 +1,18 @@
-"""Whether a runtime operator is faster than the layer that it would replace, measured between neighbours.
+"""Whether a runtime operator is faster than the layers that it would replace, measured between neighbours.
 
-The operator is timed as in `lissom.price.chain`: some copies of the layer, with all the nodes that go with it, read one
-tensor and are summed up, once dense and once lowered. A residual is the sum so far. Each copy has weights of its own,
-as in a network. Input, first copy and the call from Python are in both, and in a third network that has nothing else:
-the ratio is that of the differences.
+What is timed is a *segment*: a layer, or the layers of a chain, with all the nodes that go with them (`chains.Link`).
+It is timed as in `lissom.price.chain`: some copies of it read one tensor and are summed up, once dense and once for
+each way to lower them. A residual is the sum so far, which is also what a copy reads where both are one tensor. Each
+copy has weights of its own, as in a network. Input, first copy (without what follows the last layer) and the call from
+Python are in all, and in one more network that has nothing else: the ratio is that of the differences.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,18 +21,24 @@ import onnx.helper
 import onnx.numpy_helper
 from lissom_runtime import library
 from lissom_runtime.contract import DOMAIN
-from lissom_runtime.latency import PairedLatency, Verdict, compare_many
-from lissom_runtime.packing import Packed
+from lissom_runtime.latency import PairedLatency, Samples, Verdict, compare_many
 from lissom_runtime.providers import CPU, ProviderRequest
 from lissom_runtime.session import open_session
 
 from lissom.graph.load import from_proto
 from lissom.graph.model import Model, Node, is_constant, node_to_proto
-from lissom.lowering.apply import apply
-from lissom.lowering.fuse import Tail
+from lissom.lowering.chains import Link
 from lissom.lowering.propose import Site
 from lissom.price.chain import LEAST_CHANNELS, PRODUCER_CHANNELS
-from lissom.price.latency import MOST_COPIES, MOST_WEIGHT_BYTES, ROUGH_MACS_PER_US, SCHEDULE, SPAN_US
+from lissom.price.latency import MOST_COPIES, MOST_WEIGHT_BYTES, ROUGH_MACS_PER_US, SCHEDULE
+
+Lower = Callable[[Model, Sequence[Link]], object]
+"""Lowers the segment `links` of a model."""
+
+SPAN_US = 1200.0
+"""The copies of a segment take about this long, so that they outweigh what is common to the networks that are timed."""
+
+LEAST_COPIES = 3
 
 _ENTRY = "RegisterCustomOps"
 """What ONNX Runtime calls in a library with operators."""
@@ -38,11 +47,11 @@ _IR = 8
 
 @dataclass(frozen=True)
 class Speed:
-    """A lowered layer against itself dense.
+    """A lowered segment against itself dense.
 
     Attributes:
-        dense_us: latency of the layer with what goes with it, microseconds.
-        ratio: the operator's latency over that.
+        dense_us: latency of the segment dense, microseconds.
+        ratio: its latency lowered over that.
         verdict: what may be said of the two networks that were timed.
     """
 
@@ -74,37 +83,58 @@ def provider_of(models: Sequence[onnx.ModelProto], provider: ProviderRequest) ->
     return (native(provider) if uses else None) or provider
 
 
-def measure(model: Model, site: Site, packed: Packed, behind: Tail, provider: ProviderRequest) -> Speed:
-    """Times a layer dense and lowered.
+def operators() -> frozenset[str]:
+    """Names of the operators that the kernel library has.
+
+    Raises:
+        LoadError: there is no library.
+    """
+    function = library.load().lissom_operator_names
+    function.restype = ctypes.POINTER(ctypes.c_char_p)
+    count = ctypes.c_int64()
+    names = function(ctypes.byref(count))
+    return frozenset(name.decode() for name in names[: count.value])
+
+
+def measure(model: Model, links: Sequence[Link], ways: Sequence[Lower], provider: ProviderRequest) -> list[Speed]:
+    """Times a segment dense and lowered, all in the same rounds.
 
     Args:
-        model: the model that holds the layer; it is not changed.
-        site: the layer.
-        packed: its weight.
-        behind: the nodes behind it that go with it.
+        model: the model that holds the segment; it is not changed.
+        links: the segment.
+        ways: each lowers it in another way.
         provider: where, with the kernel library (see `native`).
+
+    Returns:
+        The speed of each way.
     """
-    copies = _copies(site)
-    feeds = {"input": np.random.default_rng(0).standard_normal(_input_shape(site)).astype(np.float32)}
-    networks = [chain(model, site, behind, 0), chain(model, site, behind, copies)]
-    networks.append(_lowered(networks[1], site, packed, behind, copies))
-    sessions = [open_session(network.SerializeToString(), provider) for network in networks]
-    base, dense, sparse = compare_many([(session, feeds) for session in sessions], schedule=SCHEDULE)
-    span = max(dense.median - base.median, 0.0)
-    ratio = (sparse.median - base.median) / span if span else float("inf")
-    return Speed(span / copies, max(ratio, 0.0), PairedLatency(dense, sparse).verdict)
+    copies = _copies(links)
+    feeds = {"input": np.random.default_rng(0).standard_normal(_input_shape(links[0].site)).astype(np.float32)}
+    dense = network(model, links, copies)
+    networks = [network(model, links, 0), dense, *(lowered(dense, links, copies, way) for way in ways)]
+    sessions = [open_session(proto.SerializeToString(), provider) for proto in networks]
+    base, before, *others = compare_many([(session, feeds) for session in sessions], schedule=SCHEDULE)
+    span = max(before.median - base.median, 0.0)
+
+    def speed(after: Samples) -> Speed:
+        ratio = (after.median - base.median) / span if span else float("inf")
+        return Speed(span / copies, max(ratio, 0.0), PairedLatency(before, after).verdict)
+
+    return [speed(after) for after in others]
 
 
-def chain(model: Model, site: Site, behind: Tail, copies: int) -> onnx.ModelProto:
-    """A dense network of the bare layer and `copies` of it with all that goes with it.
+def network(model: Model, links: Sequence[Link], copies: int) -> onnx.ModelProto:
+    """A dense network of the bare segment and `copies` of it with all that follows its last layer.
 
     Copy n has its nodes and tensors named "<n>/<name in the model>".
     """
     nodes: list[onnx.NodeProto] = []
     weights: dict[str, npt.NDArray[np.float32]] = {}
+    first, residual = links[0].site, links[-1].residual
+    whole = _nodes(links)
     source = "input"
-    if _is_behind_another(site):
-        channels = site.shape[1]
+    if _is_behind_another(first):
+        channels = first.shape[1]
         weights["pre"] = (
             np.random.default_rng(0).standard_normal((channels, PRODUCER_CHANNELS, 1, 1)).astype(np.float32)
         )
@@ -112,26 +142,40 @@ def chain(model: Model, site: Site, behind: Tail, copies: int) -> onnx.ModelProt
         source = "x"
     total = ""
     for copy in range(copies + 1):
-        renamed = {site.node.inputs[0].name: source}
-        if behind.epilogue.residual is not None and copy:
-            renamed[behind.epilogue.residual.name] = total
-        parts = [site.node, *(behind.nodes if copy else ())]
+        renamed = {first.node.inputs[0].name: source}
+        if residual is not None and copy:
+            renamed[residual.name] = total
+        parts = whole if copy else whole[: len(whole) - len(links[-1].behind.nodes)]
         nodes.extend(_copy(parts, copy, renamed, weights))
         output = f"{copy}/{parts[-1].outputs[0].name}"
-        if copy and behind.epilogue.residual is None:
+        if copy and residual is None:
             nodes.append(onnx.helper.make_node("Add", [output, total], [f"sum_{copy}"], name=f"sum_{copy}"))
             output = f"sum_{copy}"
         total = output
     graph = onnx.helper.make_graph(
         nodes,
-        "chain",
-        [onnx.helper.make_tensor_value_info("input", onnx.TensorProto.FLOAT, _input_shape(site))],
-        [onnx.helper.make_tensor_value_info(total, onnx.TensorProto.FLOAT, [None] * len(site.shape))],
+        "copies",
+        [onnx.helper.make_tensor_value_info("input", onnx.TensorProto.FLOAT, _input_shape(first))],
+        [onnx.helper.make_tensor_value_info(total, onnx.TensorProto.FLOAT, [None] * len(first.shape))],
         [onnx.numpy_helper.from_array(values, name) for name, values in weights.items()],
     )
     return onnx.helper.make_model(
         graph, opset_imports=[onnx.helper.make_opsetid("", model.opset)], ir_version=max(model.ir_version, _IR)
     )
+
+
+def lowered(dense: onnx.ModelProto, links: Sequence[Link], copies: int, way: Lower) -> onnx.ModelProto:
+    """The network with all copies but the first lowered."""
+    edited = from_proto(dense)
+    named = {node.name: node for node in edited.graph.nodes}
+    for copy in range(1, copies + 1):
+        twins: dict[int, Any] = {}
+        for node in _nodes(links):
+            twin = twins[id(node)] = named[f"{copy}/{node.name}"]
+            twins |= {id(ours): theirs for ours, theirs in zip(node.inputs, twin.inputs, strict=True)}
+            twins |= {id(ours): theirs for ours, theirs in zip(node.outputs, twin.outputs, strict=True)}
+        way(edited, [link.at(twins) for link in links])
+    return edited.to_proto()
 
 
 def _copy(
@@ -152,26 +196,8 @@ def _copy(
     return protos
 
 
-def _lowered(dense: onnx.ModelProto, site: Site, packed: Packed, behind: Tail, copies: int) -> onnx.ModelProto:
-    """The chain with all copies but the first lowered."""
-    edited = from_proto(dense)
-    for copy in range(1, copies + 1):
-        named = {node.name: node for node in edited.graph.nodes}
-        layer, *nodes = [named[f"{copy}/{node.name}"] for node in (site.node, *behind.nodes)]
-        epilogue, residual = behind.epilogue, None
-        if epilogue.residual is not None:
-            taken = {id(tensor) for node in (layer, *nodes) for tensor in node.outputs}
-            residual = next(
-                tensor
-                for node in nodes
-                if node.op == "Add"
-                for tensor in node.inputs
-                if not is_constant(tensor) and id(tensor) not in taken
-            )
-        last = (layer, *nodes)[-1]
-        tail = Tail(nodes, behind.bias, replace(epilogue, residual=residual), last.outputs[0])
-        apply(edited, replace(site, name=layer.name, node=layer), packed, tail)
-    return edited.to_proto()
+def _nodes(links: Sequence[Link]) -> list[Node]:
+    return [node for link in links for node in link.nodes]
 
 
 def _is_behind_another(site: Site) -> bool:
@@ -184,9 +210,9 @@ def _input_shape(site: Site) -> tuple[int, ...]:
     return site.shape
 
 
-def _copies(site: Site) -> int:
-    """How many copies take about `SPAN_US`."""
-    macs = site.weight.size * site.rows
+def _copies(links: Sequence[Link]) -> int:
+    """How many copies take about `SPAN_US`, as far as their weights are affordable."""
+    macs = sum(link.site.weight.size * link.site.rows for link in links)
     wanted = int(np.ceil(SPAN_US * ROUGH_MACS_PER_US / macs))
-    affordable = int(MOST_WEIGHT_BYTES // site.weight.nbytes)
-    return max(1, min(wanted, affordable, MOST_COPIES))
+    affordable = int(MOST_WEIGHT_BYTES // sum(link.site.weight.nbytes for link in links))
+    return max(1, min(max(wanted, LEAST_COPIES), affordable, MOST_COPIES))

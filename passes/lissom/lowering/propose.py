@@ -7,7 +7,8 @@ A Conv, Gemm or MatMul with a constant float32 weight is declined when
 3. the bias is no constant of one number per output channel;
 4. the dense weight is larger than ONNX Runtime folds (`FOLDED_BYTES`): without the library it would be unpacked again
    in every run;
-5. it is a depthwise convolution: its time goes into reading and writing activations, and its kernels are dense;
+5. it is a depthwise convolution: its time goes into reading and writing activations, and its kernels are dense (those
+   with one output channel per input channel are listed apart: `chains` may take them in between two sparse layers);
 6. the packed weight is denser than `CROSSOVER` says for its operator and block.
 """
 
@@ -53,7 +54,7 @@ KIND = "lower"
 
 @dataclass(frozen=True)
 class Site:
-    """A layer that can be a runtime operator.
+    """A layer that can be a runtime operator, or a dense depthwise one that can be part of a chain.
 
     Attributes:
         name: of the node.
@@ -81,6 +82,22 @@ class Site:
         return "SparseGemm" if self.convolution is None else "SparseConv"
 
     @property
+    def is_depthwise(self) -> bool:
+        """Whether each channel of the output is made of one channel of the input, its own."""
+        return self.convolution is not None and self.weight.shape[1] == 1 < self.convolution.group == len(self.weight)
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether it is a 1 × 1 convolution of all pixels in one group."""
+        return (
+            self.convolution is not None
+            and self.weight.shape[2:] == (1, 1)
+            and set(self.convolution.strides) == {1}
+            and not any(self.convolution.pads)
+            and self.convolution.group == 1
+        )
+
+    @property
     def crossover(self) -> float:
         """The density above which it is expected to be faster dense."""
         return CROSSOVER[self.operator, "one" if self.convolution is None and self.rows == 1 else "many"][
@@ -94,10 +111,17 @@ class Site:
 
 @dataclass(frozen=True)
 class Proposal:
-    """The sites of a model, in topological order, and what was declined."""
+    """What was found in a model.
+
+    Attributes:
+        sites: the layers that are sparse enough, in topological order.
+        refusals: what was declined, the depthwise layers among it.
+        depthwise: dense depthwise layers that were asked for, in topological order.
+    """
 
     sites: Sequence[Site]
     refusals: Sequence[Refusal]
+    depthwise: Sequence[Site]
 
 
 def sources(model: Model) -> list[str]:
@@ -125,21 +149,33 @@ def propose(
     """
     sites: list[Site] = []
     refusals: list[Refusal] = []
+    depthwise: list[Site] = []
     for node in model.graph.nodes:
         if not _is_candidate(node):
             continue
         found = not_asked_for(node.name, include, exclude) or _site(node, shapes)
         if isinstance(found, Site):
-            limit = found.crossover if max_density is None else max_density
-            if found.pattern.density <= limit:
+            reason = _obstacle(found, max_density)
+            if reason is None:
                 sites.append(found)
                 continue
-            found = (
-                f"its weight is {found.pattern.density:.2f} dense in blocks of {found.pattern.block}; expected "
-                f"{limit:g} at most"
-            )
+            if found.is_depthwise:
+                depthwise.append(found)
+            found = reason
         refusals.append(Refusal(node.name, KIND, found))
-    return Proposal(sites, refusals)
+    return Proposal(sites, refusals, depthwise)
+
+
+def _obstacle(site: Site, max_density: float | None) -> str | None:
+    """Why `site` is not expected to be faster by itself, or None."""
+    if site.convolution is not None and site.weight.shape[1] == 1 < site.convolution.group:
+        return "it is a depthwise convolution, whose time does not depend on its weights"
+    limit = site.crossover if max_density is None else max_density
+    if site.pattern.density <= limit:
+        return None
+    return (
+        f"its weight is {site.pattern.density:.2f} dense in blocks of {site.pattern.block}; expected {limit:g} at most"
+    )
 
 
 def _is_candidate(node: Node) -> bool:
@@ -160,8 +196,6 @@ def _site(node: Node, shapes: Shapes) -> Site | str:
     own = _bias(node, len(weight))
     if isinstance(own, str):
         return own
-    if node.op == "Conv" and weight.shape[1] == 1 and node.attrs.get("group", 1) > 1:
-        return "it is a depthwise convolution, whose time does not depend on its weights"
     convolution = _convolution(node, weight.shape) if node.op == "Conv" else None
     if isinstance(convolution, str):
         return convolution

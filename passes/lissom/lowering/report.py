@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -15,15 +15,45 @@ class _Entry(BaseModel):
 
 
 class SpeedEntry(_Entry):
-    """A lowered layer against itself dense, in a chain of copies."""
+    """A lowered layer, or a chain of them, against itself dense, between copies of itself."""
 
     dense_us: float
     ratio: float
     verdict: Literal["faster", "slower", "no significant change"]
 
 
+class ChainEntry(_Entry):
+    """A chain that a layer is part of, or could have been.
+
+    Attributes:
+        shape: which layers it has.
+        layers: their names, dense depthwise ones included.
+        operator: what it is.
+        node: its name in the file; None when its layers were decided one by one.
+        speed: the chain against its layers dense.
+        singly: its layers lowered one by one against its layers dense.
+    """
+
+    shape: str
+    layers: Sequence[str]
+    operator: str
+    node: str | None
+    speed: SpeedEntry | None
+    singly: SpeedEntry | None
+
+
 class LoweredLayer(_Entry):
-    """One layer that was sparse enough to be looked at; bytes are those of its weight."""
+    """One layer that was sparse enough to be looked at.
+
+    Attributes:
+        density: stored weights over all weights.
+        fused: the nodes behind it that its operator takes in.
+        operator: what it became, or is part of.
+        bytes_before: of its dense weight.
+        bytes_after: of its packed weight.
+        speed: of the layer by itself; None for part of a chain, and where nothing was timed.
+        chain: what it is part of, or was timed as part of.
+    """
 
     site: str
     op: str
@@ -38,6 +68,7 @@ class LoweredLayer(_Entry):
     bytes_before: int
     bytes_after: int
     speed: SpeedEntry | None
+    chain: ChainEntry | None = None
 
 
 class Lowering(_Entry):
@@ -56,3 +87,8 @@ class Lowering(_Entry):
     latency: LatencyEntry | None
     layers: Sequence[LoweredLayer]
     refusals: Sequence[RefusalEntry]
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of `Lowering`, as published in `docs/lowering.schema.json`."""
+    return Lowering.model_json_schema()

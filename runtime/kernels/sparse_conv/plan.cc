@@ -42,13 +42,12 @@ struct Work {
   double planes;  /* rows of the panel */
   double halo;    /* elements that a row has besides the tile's */
   double packing; /* multiply-adds of a vector in the time in which one is packed */
-  int64_t chunk;  /* outputs that are summed at once */
 };
 
-/* What a tile of n outputs takes, in multiply-adds of a vector: a sum per stored weight for each chunk, whose last
- * vector may be partly empty and whose start costs as much as half a vector; and packing, by elements and by rows. */
+/* What a tile of n outputs takes, in multiply-adds of a vector. For each stored weight that is one a vector, the last of
+ * which may be partly empty, and two more for all that the inner loop does besides; and packing, by elements and rows. */
 double cost_of(int64_t n, const Work& work) {
-  const double vectors = static_cast<double>(ceil_div(n, kStep)) + 0.5 * static_cast<double>(ceil_div(n, work.chunk));
+  const double vectors = static_cast<double>(ceil_div(n, kStep)) + 2.0 * static_cast<double>(n) / kStep;
   return work.stored * vectors + work.planes * (work.packing * (static_cast<double>(n) + work.halo) / kStep + 20.0);
 }
 
@@ -87,7 +86,7 @@ LISSOM_EXPORT int32_t lissom_f32_sparse_conv_plan(const lissom_conv2d* shape, co
                                 kLargestPanelFloats / planes - plan->halo);
   const bool shifted = s.stride[0] == 1 && s.stride[1] == 1 && s.out[1] == s.in[1];
   const Work work{static_cast<double>(stored), static_cast<double>(planes), static_cast<double>(plan->halo),
-                  shifted ? 1.5 : 6.0, lissom_f32_sparse_product_chunk()};
+                  shifted ? 1.5 : 6.0};
   plan->tile = tile_of(outputs, std::clamp(most, kLeastTile, kMostTile), work);
   plan->panels = ceil_div(outputs, plan->tile);
   plan->pitch = lissom::pitch_of(plan->tile + plan->halo);

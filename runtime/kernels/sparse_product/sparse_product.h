@@ -34,9 +34,6 @@ LISSOM_EXPORT void lissom_f32_sparse_product(const lissom_f32_sparse* w, int64_t
                                              const int32_t* offset, const float* x, int64_t n, const float* residual,
                                              float* y, int64_t ldy, const lissom_epilogue* epilogue);
 
-/* Elements of a row that the fastest variant multiplies at once, for blocks of 4: the NR of its name. */
-LISSOM_EXPORT int64_t lissom_f32_sparse_product_chunk(void);
-
 /* The table, and its number of rows. */
 LISSOM_EXPORT const lissom_variant* lissom_f32_sparse_product_variants(int64_t* count);
 

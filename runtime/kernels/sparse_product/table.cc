@@ -1,6 +1,3 @@
-#include <cstdlib>
-#include <cstring>
-
 #include "variants.h"
 
 namespace {
@@ -9,11 +6,6 @@ namespace {
 const lissom_variant kVariants[] = {LISSOM_F32_SPARSE_PRODUCT_VARIANTS(ROW)};
 #undef ROW
 
-const lissom_variant& best() {
-  static const lissom_variant& row = lissom::fastest(kVariants);
-  return row;
-}
-
 }  // namespace
 
 LISSOM_EXPORT const lissom_variant* lissom_f32_sparse_product_variants(int64_t* count) {
@@ -21,12 +13,7 @@ LISSOM_EXPORT const lissom_variant* lissom_f32_sparse_product_variants(int64_t* 
   return kVariants;
 }
 
-LISSOM_EXPORT int64_t lissom_f32_sparse_product_chunk(void) {
-  static const int64_t chunk = std::atoi(std::strrchr(best().name, 'x') + 1);
-  return chunk;
-}
-
 LISSOM_EXPORT void lissom_f32_sparse_product(LISSOM_SPARSE_PRODUCT_ARGUMENTS) {
-  static const auto function = reinterpret_cast<lissom_f32_sparse_product_fn>(best().function);
+  static const auto function = reinterpret_cast<lissom_f32_sparse_product_fn>(lissom::fastest(kVariants).function);
   function(w, begin, end, offset, x, n, residual, y, ldy, epilogue);
 }

@@ -35,6 +35,8 @@ int main(int argc, char** argv) {
   test_vector();
   test_conv(quick);
   test_gemm(quick);
+  test_depthwise(quick);
+  test_chain(quick);
   test_packed(quick);
   return 0;
 }

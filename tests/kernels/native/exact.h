@@ -13,6 +13,8 @@ void test_product();
 void test_vector();
 void test_conv(bool quick);
 void test_gemm(bool quick);
+void test_depthwise(bool quick);
+void test_chain(bool quick);
 void test_packed(bool quick);
 
 /* Prints what differed, and ends the program. */

@@ -1,0 +1,8 @@
+#include "../vec/scalar.h"
+
+#include "rows.h"
+#include "variants.h"
+
+void f32_depthwise_1x8__scalar(LISSOM_DEPTHWISE_ARGUMENTS) {
+  depthwise(w, offset, taps, bias, x, step, rows, n, y, ldy, epilogue);
+}
