@@ -16,7 +16,7 @@ from lissom import pipeline
 from lissom.data import first_feeds, input_specs, open_dataset
 from lissom.graph.load import load
 from lissom.recipe import read_recipe
-from lissom.search import Search
+from lissom.search import Budget, Search
 from lissom_runtime.accuracy import evaluate
 from lissom_runtime.session import open_session
 
@@ -46,7 +46,8 @@ def main() -> None:
     data = open_dataset("build/data/cifar10_test.npz", specs)
     canonical = pipeline.canonicalise(model, first_feeds(specs, data, {}))
     study = pipeline.propose_menus(canonical, read_recipe("alds"), block=1, moments={})
-    search = Search(study, "params", canonical.original.params, lambda c: c.totals.params / canonical.original.params)
+    original = canonical.original.params
+    search = Search(study, [Budget("params", original, lambda candidate: candidate.totals.params / original)])
 
     def top1(proto: bytes) -> float:
         return 100 * evaluate(open_session(proto), data.batches(50), "top1").value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -27,13 +27,14 @@ from lissom.observe import Moment, affordable, observe_moments
 from lissom.options import Plan, Resource
 from lissom.pipeline import Candidate, Study
 from lissom.price.cache import Cache
+from lissom.price.distortion import DistortionTable
 from lissom.price.latency import LatencyTable
 from lissom.progress import Progress, silent
 from lissom.recipe import Bounds, Recipe, make_bounds, read_recipe
 from lissom.report.build import accuracy_entries, build_report, latency_entry
 from lissom.report.schema import Report
 from lissom.scoring import Scorer, batch_size, drop_of
-from lissom.search import Found, Search
+from lissom.search import Budget, Found, Search
 
 CALIBRATION_SAMPLES = 512
 """Samples that statistics are taken of."""
@@ -122,8 +123,11 @@ def compress(
         require_writable(target, overwrite, source)
     chosen = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
     wanted = bounds if isinstance(bounds, Bounds) else make_bounds(**dict(bounds or {}))
-    if len(wanted.budgets) > 1:
-        raise UsageError(f"expected one budget (and a goal, if you like), but got {', '.join(wanted.budgets)}")
+    if len(wanted.budgets) > 1 and chosen.allocate.objective != "total":
+        raise UsageError(
+            f'expected one budget (and a goal, if you like) for the objective "{chosen.allocate.objective}", but got '
+            f"{', '.join(wanted.budgets)}"
+        )
     proto = model if isinstance(model, onnx.ModelProto) else read_proto(Path(model))
     loaded = from_proto(proto, convert_opset)
     if chosen.allocate.objective == "alds" and set(wanted.budgets) - {"keep_params"}:
@@ -146,7 +150,7 @@ def compress(
         include=include,
         exclude=exclude,
         batch=batch_size(specs),
-        cache=Cache(cache),
+        cache=cache,
         machine=Machine.here(),
         progress=progress,
     )
@@ -178,14 +182,14 @@ class _Job:
     include: str | None
     exclude: str | None
     batch: int
-    cache: Cache
+    cache: Path | None
     machine: Machine
     progress: Progress
 
     @property
-    def resource(self) -> Resource:
-        """The resource that is limited, or cut to reach the goal."""
-        return next((_RESOURCES[name] for name in self.bounds.budgets), self.recipe.allocate.budget)
+    def resources(self) -> list[Resource]:
+        """The resources that are limited, or the one that is cut to reach the goal."""
+        return [_RESOURCES[name] for name in self.bounds.budgets] or [self.recipe.allocate.budget]
 
 
 class _Stopwatch:
@@ -213,7 +217,7 @@ def _finish(
     study = _study(job)
     stopwatch = _Stopwatch(job)
     search = _search(job, study, stopwatch)
-    share = _share(job, search)
+    share = _share(job, search.main)
     common: dict[str, Any] = {
         "model": name,
         "study": search.study,
@@ -262,47 +266,71 @@ def _scorer(job: _Job) -> Scorer:
 
 
 def _study(job: _Job) -> Study:
-    """The menus of all sites, priced if latency is limited."""
-    if job.recipe.low_rank.metric == "whitened" and job.calibration is None:
-        raise UsageError('expected --calibration data for the metric "whitened", but got none')
+    """The menus of all sites, with what the recipe and the bounds ask to be measured."""
+    needs = {"the metric whitened": job.recipe.low_rank.metric == "whitened"} | {
+        "the error outputs": job.recipe.allocate.error == "outputs"
+    }
+    for what, is_needed in needs.items():
+        if is_needed and job.calibration is None:
+            raise UsageError(f"expected --calibration data for {what}, but got none")
     canonical = pipeline.canonicalise(job.model, job.feeds)
     canonical = replace(canonical, original=replace(canonical.original, bytes=len(job.original)))
     moments: dict[str, Moment] = {}
-    if job.recipe.low_rank.metric == "whitened" and job.calibration is not None:
-        starts = range(0, min(CALIBRATION_SAMPLES, job.calibration.size), job.batch)
-        read, size = job.calibration.read, job.calibration.size
-        shown = (read(start, min(start + job.batch, size))[0] for start in job.progress(starts, "observing"))
-        moments = observe_moments(canonical.model, affordable(canonical.layers), shown, job.seed)
+    if job.recipe.low_rank.metric == "whitened":
+        moments = observe_moments(canonical.model, affordable(canonical.layers), _calibration(job), job.seed)
     block = job.machine.block()
     study = pipeline.propose_menus(
         canonical, job.recipe, block, moments, job.include, job.exclude, job.machine.cores, job.progress
     )
-    if job.resource != "latency_us":
-        return study
-    identity = {key: value for key, value in job.machine.to_json().items() if key != "isa"}
-    emit = {name: kind.emit_random for name, kind in KINDS.items()}
-    table = LatencyTable(job.provider, identity, block, emit, job.cache)
-    return pipeline.price_latency(study, table, job.progress)
+    if "latency_us" in job.resources:
+        identity = {key: value for key, value in job.machine.to_json().items() if key != "isa"}
+        emit = {name: kind.emit_random for name, kind in KINDS.items()}
+        table = LatencyTable(job.provider, identity, block, emit, Cache(job.cache))
+        study = pipeline.price_latency(study, table, job.progress)
+    if job.recipe.allocate.error == "outputs":
+        approximate = {name: kind.approximate for name, kind in KINDS.items()}
+        kept = Cache(job.cache, "distortion")
+        study = pipeline.price_distortion(
+            study, DistortionTable(canonical.model, list(_calibration(job)), approximate, kept), job.progress
+        )
+    return study
+
+
+def _calibration(job: _Job) -> Iterator[Feeds]:
+    """The samples that statistics are taken of, batch by batch."""
+    assert job.calibration is not None
+    starts = range(0, min(CALIBRATION_SAMPLES, job.calibration.size), job.batch)
+    for start in job.progress(starts, "observing"):
+        yield job.calibration.read(start, min(start + job.batch, job.calibration.size))[0]
 
 
 def _search(job: _Job, study: Study, stopwatch: _Stopwatch) -> Search:
-    """The search, with what the original has of the limited resource."""
-    resource = job.resource
-    if resource == "latency_us":
-        original = measure(open_session(job.original, job.provider), job.feeds).median
-        fitted = pipeline.fit_latency(study, original)
-        return Search(fitted, resource, original, lambda candidate: stopwatch.paired(candidate).interval.high)
+    """The search, with what the original has of the limited resources."""
+    budgets = []
+    for resource in job.resources:
+        if resource == "latency_us":
+            original = measure(open_session(job.original, job.provider), job.feeds).median
+            study = pipeline.fit_latency(study, original)
+            budgets.append(Budget(resource, original, lambda candidate: stopwatch.paired(candidate).interval.high))
+        else:
+            budgets.append(_counted(study, resource))
+    return Search(study, [replace(budget, share=_share(job, budget) or 1.0) for budget in budgets])
+
+
+def _counted(study: Study, resource: Resource) -> Budget:
+    """The budget of a resource that a model has, whoever runs it."""
     amount = float(getattr(study.canonical.original, resource))
     if amount == 0:
         raise UsageError(f"expected a model with {resource} to cut, but it has none")
-    return Search(study, resource, amount, lambda candidate: float(getattr(candidate.totals, resource)) / amount)
+    return Budget(resource, amount, lambda candidate: float(getattr(candidate.totals, resource)) / amount)
 
 
-def _share(job: _Job, search: Search) -> float | None:
-    """The budget as a share of the original, or None when only a goal was given."""
-    if job.bounds.max_bytes is not None:
-        return min(1.0, job.bounds.max_bytes / search.original)
-    return next(iter(job.bounds.budgets.values()), None)
+def _share(job: _Job, budget: Budget) -> float | None:
+    """The bound on a resource as a share of the original, or None when only a goal was given."""
+    for name, value in job.bounds.budgets.items():
+        if _RESOURCES[name] == budget.resource:
+            return min(1.0, value / budget.original) if name == "max_bytes" else value
+    return None
 
 
 def _find(job: _Job, search: Search, share: float | None, scorer: Scorer) -> Found:

@@ -17,6 +17,7 @@ from lissom.lowrank import apply as low_rank_surgery
 from lissom.lowrank import propose as low_rank_options
 from lissom.lowrank.foldings import Array
 from lissom.options import Cost, FloatArray, Ladder, Menu, Option, Parameters
+from lissom.price.distortion import Approximate
 from lissom.price.latency import EmitOption
 from lissom.recipe import Recipe
 from lissom.rewrite import Rewrite
@@ -30,11 +31,13 @@ class Kind:
         offer: offer(layer, recipe, block, moment) gives the layer's ladders; `block` is the target's channel
             block, `moment` the second moment[columns, columns] of its input, or None.
         apply: apply(model, layer, parameters, moment) puts an option in the place of the layer.
-        emit_random: the same with random weights, for timing.
+        approximate: approximate(layer, parameters, moment) is the dense weight that an option stands for.
+        emit_random: `apply` with random weights, for timing.
     """
 
     offer: Callable[[Layer, Recipe, int, FloatArray | None], list[Ladder]]
     apply: Callable[[Model, Layer, Parameters, FloatArray | None], Rewrite]
+    approximate: Approximate
     emit_random: EmitOption
 
 
@@ -65,6 +68,8 @@ def _offer_low_rank(layer: Layer, recipe: Recipe, block: int, moment: FloatArray
 
 
 KINDS: Mapping[str, Kind] = {
-    low_rank_options.KIND: Kind(_offer_low_rank, low_rank_surgery.apply, low_rank_surgery.emit_random),
+    low_rank_options.KIND: Kind(
+        _offer_low_rank, low_rank_surgery.apply, low_rank_surgery.approximate, low_rank_surgery.emit_random
+    ),
 }
 """Every kind, by the name that its options bear."""

@@ -162,11 +162,15 @@ class Plan:
     Attributes:
         options: site name -> option ("dense" included), in the order of the menus.
         level: the largest error of any option taken (epsilon of the minimax objective).
+        distortion: the options' summed error, where that is the objective.
+        bound: no plan within the limits has a smaller sum, where that is known.
         refusals: what was declined, with reasons.
     """
 
     options: Mapping[str, Option]
     level: float
+    distortion: float | None = None
+    bound: float | None = None
     refusals: Sequence[Refusal] = field(default_factory=tuple)
 
     def total(self, resource: Resource) -> float:

@@ -17,13 +17,15 @@ import numpy.typing as npt
 from lissom_runtime.errors import UsageError
 
 from lissom.allocate.alds import alds
+from lissom.allocate.constant import constant as constant_ratio
 from lissom.allocate.minimax import minimax
+from lissom.allocate.total import total
 from lissom.data import Feeds
 from lissom.graph.affine import fold_affine
 from lissom.graph.constants import fold_constants, lift_constants
 from lissom.graph.count import count_macs, count_parameters, mac_tensors
 from lissom.graph.layers import Layer, activations, find_layers
-from lissom.graph.model import Model, constant
+from lissom.graph.model import Model
 from lissom.graph.naming import name_nodes
 from lissom.graph.shapes import infer_shapes
 from lissom.graph.sharing import share_constants, unshare_constants
@@ -33,9 +35,11 @@ from lissom.kinds import KINDS, menu
 from lissom.observe import Moment, observe_shapes
 from lissom.options import Menu, Plan, Refusal, Resource
 from lissom.parallel import map_in_parallel, one_blas_thread
+from lissom.price.distortion import DistortionTable
 from lissom.price.latency import LatencyTable
 from lissom.progress import Progress, silent
 from lissom.recipe import Recipe
+from lissom.rewrite import in_copy, replace_weight
 from lissom.verify import require_same
 from lissom.version import __version__
 
@@ -210,6 +214,13 @@ def price_latency(study: Study, table: LatencyTable, progress: Progress = silent
     return replace(study, menus=menus, refusals=refusals)
 
 
+def price_distortion(study: Study, table: DistortionTable, progress: Progress = silent) -> Study:
+    """The study with measured distortions in the place of the errors of weights."""
+    layers = {layer.name: layer for layer in study.canonical.layers}
+    shown = progress(study.menus, "measuring distortion")
+    return replace(study, menus=[table.price(layers[m.site], m, study.moments.get(m.site)) for m in shown])
+
+
 def fit_latency(study: Study, whole_us: float) -> Study:
     """The study with latencies that the whole network has room for.
 
@@ -230,20 +241,32 @@ def fit_latency(study: Study, whole_us: float) -> Study:
     return replace(study, menus=[scaled(offered) for offered in study.menus])
 
 
-def allocate(study: Study, resource: Resource, limit: float) -> Plan:
-    """Chooses one option per site, so that the sites together cost at most `limit`.
+def allocate(study: Study, limits: Mapping[Resource, float]) -> Plan:
+    """Chooses one option per site, so that the sites together cost at most what `limits` say.
 
     Raises:
-        GoalMissed: the limit cannot be reached; the message names the least that can.
+        GoalMissed: a limit cannot be reached; the message names the least that can.
         UsageError: the recipe's objective has no such budget.
     """
-    if study.recipe.allocate.objective == "alds":
-        if resource != "params":
-            raise UsageError(f'expected a parameter budget for the objective "alds", but the budget is {resource}')
-        plan = alds(study.menus, limit, study.recipe.allocate.seed)
-    else:
-        plan = minimax(study.menus, resource, limit)
+    plan = _choose(study, limits)
     return replace(plan, refusals=(*study.refusals, *plan.refusals))
+
+
+def _choose(study: Study, limits: Mapping[Resource, float]) -> Plan:
+    objective = study.recipe.allocate.objective
+    if objective == "total":
+        chosen = total(study.menus, limits)
+        return replace(chosen.plan, distortion=chosen.distortion, bound=chosen.bound)
+    if len(limits) != 1:
+        raise UsageError(f'expected one budget for the objective "{objective}", but got {", ".join(limits)}')
+    ((resource, limit),) = limits.items()
+    if objective == "minimax":
+        return minimax(study.menus, resource, limit)
+    if objective == "constant":
+        return constant_ratio(study.menus, resource, limit)
+    if resource != "params":
+        raise UsageError(f'expected a parameter budget for the objective "alds", but the budget is {resource}')
+    return alds(study.menus, limit, study.recipe.allocate.seed)
 
 
 def apply(study: Study, plan: Plan) -> Candidate:
@@ -255,7 +278,7 @@ def apply(study: Study, plan: Plan) -> Candidate:
     edited, expected = study.canonical.model.copy(), study.canonical.model.copy()
     layers = {layer.name: layer for layer in study.canonical.layers}
     for site, option in plan.changed.items():
-        target, moment = _in_copy(edited, layers[site]), study.moments.get(site)
+        target, moment = in_copy(edited, layers[site]), study.moments.get(site)
         with one_blas_thread():
             rewrite = KINDS[option.kind].apply(edited, target, option.parameters, moment)
         for node in rewrite.nodes:
@@ -263,7 +286,7 @@ def apply(study: Study, plan: Plan) -> Candidate:
                 node,
                 {"kind": option.kind, "from": site, "parameters": dict(option.parameters), "lissom": __version__},
             )
-        _replace_weight(_in_copy(expected, layers[site]), rewrite.weight)
+        replace_weight(in_copy(expected, layers[site]), rewrite.weight)
     require_legal(edited, after="apply")
     apply_steps(edited, FINISHING)
     difference = require_same(expected, edited, study.canonical.feeds, "the compressed model")
@@ -284,20 +307,6 @@ def _without_moment(layer: Layer, recipe: Recipe, moments: Mapping[str, Moment])
     if recipe.metric != "whitened" or layer.name in moments:
         return None
     return f"its second moment of {layer.geometry.columns} columns squared is beyond the memory for all of them"
-
-
-def _in_copy(model: Model, layer: Layer) -> Layer:
-    """The same layer in a copy of its model."""
-    return replace(layer, node=next(node for node in model.graph.nodes if node.name == layer.name))
-
-
-def _replace_weight(layer: Layer, weight: npt.NDArray[np.float32]) -> None:
-    """Gives a dense layer another weight[out, in, *kernel]."""
-    node = layer.node
-    if layer.op == "Gemm":
-        node.attrs["alpha"], node.attrs["transB"] = 1.0, 1
-    values = weight.T if layer.op == "MatMul" else weight
-    node.inputs[1] = constant(node.inputs[1].name, values)
 
 
 def _as_written(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> Totals:

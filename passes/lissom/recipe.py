@@ -18,8 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from lissom.lowrank.errors import Metric
 from lissom.lowrank.foldings import Side
 
-Objective = Literal["alds", "minimax"]
-"""How one option per site is chosen: the published iteration, or the least largest error."""
+Objective = Literal["alds", "minimax", "total", "constant"]
+"""How one option per site is chosen: the published iteration, the least largest error, the least summed error, or the
+same relative size everywhere."""
 
 Budget = Literal["params", "macs", "bytes", "latency_us"]
 """The resource that is cut to reach a goal."""
@@ -52,11 +53,14 @@ class Allocate(_Strict):
 
     Attributes:
         objective: "minimax" (exact) or "alds" (the published iteration).
+        error: what options are compared by: the error of their weights, or the measured distortion of the network's
+            outputs (needs calibration data).
         budget: the resource that a goal cuts when no bound names one.
         seed: of the random starts of "alds".
     """
 
     objective: Objective = "minimax"
+    error: Literal["weights", "outputs"] = "weights"
     budget: Budget = "params"
     seed: int = 0
 
@@ -82,11 +86,18 @@ class Recipe(_Strict):
         return self.low_rank.metric
 
     @model_validator(mode="after")
+    def _a_sum_is_of_distortions(self) -> Recipe:
+        if self.allocate.objective == "total" and self.allocate.error != "outputs":
+            raise ValueError('objective "total" expects error "outputs": errors of weights do not add up')
+        return self
+
+    @model_validator(mode="after")
     def _alds_is_the_published_iteration(self) -> Recipe:
         published = LowRank(metric="code")
-        if self.allocate.objective == "alds" and self.low_rank != published:
+        if self.allocate.objective == "alds" and (self.low_rank != published or self.allocate.error != "weights"):
             raise ValueError(
-                'objective "alds" expects foldings [0], sides ["input"], metric "code" and rank_multiple 1'
+                'objective "alds" expects foldings [0], sides ["input"], metric "code", rank_multiple 1 and error '
+                '"weights"'
             )
         return self
 

@@ -1,16 +1,16 @@
-"""The two loops around `pipeline.run`: keeping a bound that only the finished model shows, reaching a goal.
+"""The two loops around `pipeline.run`: keeping bounds that only the finished model shows, reaching a goal.
 
-A *bound* is on a share of one resource of the original model. What a plan predicts can
+A *bound* is on a share of a resource of the original model. What a plan predicts can
 differ from what the finished model has (bytes of node names, measured latency), so it is
 measured on the model and the plan tightened by what it missed, at most `REPLANS` times.
-A *goal* (`max_drop`) is bisected over that share, every step a whole candidate that
-meets the share and is scored.
+A *goal* (`max_drop`) is bisected over the share of the first of the budgets, every step a
+whole candidate that meets all bounds and is scored.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from lissom_runtime.errors import GoalMissed
@@ -55,97 +55,138 @@ class Found:
     missed: str = ""
 
 
+@dataclass(frozen=True)
+class Budget:
+    """One limited resource.
+
+    Attributes:
+        resource: what is limited.
+        original: what the original model has of it.
+        realised: measures what share a finished candidate keeps (of a latency, the upper end of its interval).
+        share: the share that may be kept.
+    """
+
+    resource: Resource
+    original: float
+    realised: Callable[[Candidate], float]
+    share: float = 1.0
+
+
 @dataclass
 class Search:
-    """Searches candidates of one study under limits on one resource.
+    """Searches candidates of one study under limits.
 
     Attributes:
         study: the options.
-        resource: what is limited.
-        original: what the original model has of it.
-        realised: measures what share a finished candidate keeps (of a latency, the
-            upper end of its interval).
+        budgets: what is limited; the methods take another share of the first.
         tries: what was tried, in order.
     """
 
     study: Study
-    resource: Resource
-    original: float
-    realised: Callable[[Candidate], float]
+    budgets: Sequence[Budget]
     tries: list[Try] = field(default_factory=list)
 
     @property
-    def dense(self) -> float:
-        """What the sites have of the resource before anything is changed."""
-        return sum(menu.dense.cost.get(self.resource) for menu in self.study.menus)
+    def main(self) -> Budget:
+        """The budget whose share is searched."""
+        return self.budgets[0]
 
-    @property
-    def fixed(self) -> float:
-        """What the model has of the resource outside its sites."""
-        if self.resource == "latency_us":
-            return self.original - self.dense
-        return float(getattr(self.study.canonical.totals, self.resource)) - self.dense
+    def outside(self, budget: Budget) -> float:
+        """What the model has of a resource outside its sites."""
+        dense = self._dense(budget)
+        if budget.resource == "latency_us":
+            return budget.original - dense
+        return float(getattr(self.study.canonical.totals, budget.resource)) - dense
 
     @property
     def least_share(self) -> float:
-        """The smallest share that any choice of options reaches."""
-        sites = sum(
-            min([menu.dense.cost.get(self.resource), *(float(lad.cost(self.resource).min()) for lad in menu.ladders)])
-            for menu in self.study.menus
-        )
-        return (self.fixed + sites) / self.original
+        """The smallest share of the first budget that any choice of options reaches."""
+        return self._least(self.main)
 
     def plan(self, share: float) -> Plan:
-        """The plan that keeps `share` of the original.
+        """The plan that keeps `share` of the first resource, and of the others what their budgets say.
 
         Raises:
             GoalMissed: no choice of options is that small; the message names the least.
         """
-        try:
-            return pipeline.allocate(self.study, self.resource, self._limit(share))
-        except GoalMissed as missed:
-            raise GoalMissed(
-                f"expected to keep at most {share:.4g} of the {self.resource}, but the least that the recipe "
-                f"{self.study.recipe.name!r} can reach is {_up(self.least_share)}"
-            ) from missed
-
-    def _limit(self, share: float) -> float:
-        """What the sites may cost together: all of it at share 1, however it rounds, unless the rest grew."""
-        if self.resource == "latency_us":
-            return self.dense - (1 - share) * self.original
-        grown = float(getattr(self.study.canonical.totals, self.resource)) - self.original
-        return self.dense - (1 - share) * self.original - grown
+        return self._plan([share, *(budget.share for budget in self.budgets[1:])])
 
     def candidate(self, share: float) -> Found:
-        """A finished candidate that keeps at most `share`, re-planned where prediction and model differ.
+        """A finished candidate that keeps all budgets, re-planned where prediction and model differ.
+
+        Args:
+            share: of the first resource.
 
         Returns:
-            The candidate, or the nearest one when the finished models keep missing the share.
+            The candidate, or the nearest one when the finished models keep missing a share.
 
         Raises:
             GoalMissed: no plan is that small.
         """
         slack = PUBLISHED_SLACK if self.study.recipe.allocate.objective == "alds" else 1.0
-        aim, nearest, least = share, None, float("inf")
-        plan = self.plan(share)
+        allowed = [share, *(budget.share for budget in self.budgets[1:])]
+        aims, nearest, least = list(allowed), None, (float("inf"), "")
+        plan = self._plan(aims)
         for _ in range(1 + REPLANS):
             found = pipeline.apply(self.study, plan)
-            realised = self.realised(found)
-            if realised <= share * slack:
+            kept = [budget.realised(found) for budget in self.budgets]
+            over = [have - most * slack for have, most in zip(kept, allowed, strict=True)]
+            worst = max(range(len(over)), key=over.__getitem__)
+            if over[worst] <= 0:
                 return Found(found)
-            if realised < least:
-                nearest, least = found, realised
-            self.tries.append(Try(aim, False, note=f"the finished model keeps {realised:.4g}"))
-            aim -= 1.1 * (realised - share)
+            if over[worst] < least[0]:
+                nearest, least = found, (over[worst], self._missed(self.budgets[worst], allowed[worst], kept[worst]))
+            note = f"the finished model keeps {kept[worst]:.4g} of the {self.budgets[worst].resource}"
+            self.tries.append(Try(aims[0], False, note=note))
+            aims = [
+                aim - 1.1 * max(have - most, 0.0) if missed > 0 else aim
+                for aim, have, most, missed in zip(aims, kept, allowed, over, strict=True)
+            ]
             try:
-                plan = self.plan(aim)
+                plan = self._plan(aims)
             except GoalMissed:
                 break
         assert nearest is not None
-        return Found(
-            nearest,
-            f"expected to keep at most {share:.4g} of the {self.resource}, but the least that a finished model kept "
-            f"is {_up(least)}",
+        return Found(nearest, least[1])
+
+    def _plan(self, shares: Sequence[float]) -> Plan:
+        limits = {
+            budget.resource: self._limit(budget, share) for budget, share in zip(self.budgets, shares, strict=True)
+        }
+        try:
+            return pipeline.allocate(self.study, limits)
+        except GoalMissed as missed:
+            asked = " and ".join(f"{s:.4g} of the {b.resource}" for b, s in zip(self.budgets, shares, strict=True))
+            least = " and ".join(f"{_up(self._least(budget))} of the {budget.resource}" for budget in self.budgets)
+            raise GoalMissed(
+                f"expected to keep at most {asked}, but the least that the recipe {self.study.recipe.name!r} can reach "
+                f"is {least}{', each by itself' if len(self.budgets) > 1 else ''}"
+            ) from missed
+
+    def _limit(self, budget: Budget, share: float) -> float:
+        """What the sites may cost together: all of it at share 1, however it rounds, unless the rest grew."""
+        room = self._dense(budget) - (1 - share) * budget.original
+        if budget.resource == "latency_us":
+            return room
+        return room - (float(getattr(self.study.canonical.totals, budget.resource)) - budget.original)
+
+    def _dense(self, budget: Budget) -> float:
+        """What the sites have of a resource before anything is changed."""
+        return sum(menu.dense.cost.get(budget.resource) for menu in self.study.menus)
+
+    def _least(self, budget: Budget) -> float:
+        """The smallest share of a resource that any choice of options reaches."""
+        name = budget.resource
+        sites = sum(
+            min([menu.dense.cost.get(name), *(float(ladder.cost(name).min()) for ladder in menu.ladders)])
+            for menu in self.study.menus
+        )
+        return (self.outside(budget) + sites) / budget.original
+
+    def _missed(self, budget: Budget, most: float, kept: float) -> str:
+        return (
+            f"expected to keep at most {most:.4g} of the {budget.resource}, but the least that a finished model kept "
+            f"is {_up(kept)}"
         )
 
     def smallest_within(

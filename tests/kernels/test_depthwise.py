@@ -33,14 +33,13 @@ every_variant = pytest.mark.parametrize("kernel", variants("f32_depthwise", SIGN
 
 @dataclass(frozen=True)
 class Taps:
-    """Where the taps of a kernel lie in an image whose rows are `n` + `margin` apart.
+    """Where the taps of a kernel lie in an image, for rows of n outputs.
 
     Attributes:
         kernel: height and width.
         dilation: of both axes.
         stride: rows are this many rows of the image apart, and its columns lie in so many parts, one after another:
             the part p of a row holds the columns p, p + stride, p + 2 stride, ...
-        margin: elements of a part of a row that the taps reach beyond n.
     """
 
     kernel: tuple[int, int] = (3, 3)
@@ -49,9 +48,11 @@ class Taps:
 
     @property
     def margin(self) -> int:
+        """Elements of a part of a row that the taps reach beyond n."""
         return (self.kernel[1] - 1) * self.dilation // self.stride
 
     def pitch(self, n: int) -> int:
+        """Between rows of the image."""
         return self.stride * (n + self.margin)
 
     def offsets(self, n: int) -> npt.NDArray[np.int32]:

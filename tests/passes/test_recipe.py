@@ -10,7 +10,7 @@ from lissom_runtime.errors import UsageError
 
 
 def test_every_preset_is_valid_described_and_named_after_its_file() -> None:
-    assert preset_names() == ["alds", "fast", "minimax"]
+    assert preset_names() == ["alds", "fast", "lowrank", "minimax"]
     for name in preset_names():
         recipe = read_recipe(name)
         assert recipe.name == name

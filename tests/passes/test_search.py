@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 from lissom import pipeline
 from lissom.options import Cost, Menu, Option
 from lissom.progress import silent
-from lissom.search import GOAL_STEPS, REPLANS, Search
+from lissom.search import GOAL_STEPS, REPLANS, Budget, Search
 from lissom_runtime.errors import GoalMissed
 
 
@@ -28,10 +28,10 @@ class Bench:
         )
         monkeypatch.setattr(pipeline, "allocate", self.allocate)
         monkeypatch.setattr(pipeline, "apply", self.apply)
-        self.search = Search(study, "params", 1000.0, lambda candidate: realised(candidate))
+        self.search = Search(study, [Budget("params", 1000.0, lambda candidate: realised(float(candidate)))])
 
-    def allocate(self, _: object, resource: str, limit: float) -> float:
-        assert resource == "params"
+    def allocate(self, _: object, limits: Mapping[str, float]) -> float:
+        (limit,) = limits.values()
         if limit < 100:
             raise GoalMissed("too small")
         return (limit + 100) / 1000

@@ -34,9 +34,24 @@ def apply(model: Model, layer: Layer, parameters: Parameters, moment: FloatArray
         parameters: folding, side, groups and rank.
         moment: second moment[columns, columns] of the layer's input: whitened factors where the folding has them.
     """
+    weights = _factors(layer, parameters, moment)
+    return Rewrite(emit(model, layer, parameters, weights), _recomposed(parameters, weights))
+
+
+def approximate(layer: Layer, parameters: Parameters, moment: FloatArray | None) -> Float32Array:
+    """The dense weight[f, c, *kernel] of the pair that `apply` would put in the layer's place."""
+    return _recomposed(parameters, _factors(layer, parameters, moment))
+
+
+def _factors(layer: Layer, parameters: Parameters, moment: FloatArray | None) -> tuple[Float32Array, Float32Array]:
+    """Encoder and decoder, whitened where the folding has that."""
     scheme = Scheme.of(parameters)
-    weights = factors(layer.weight, scheme, int(parameters["rank"]), moment if scheme.folding == 0 else None)
-    return Rewrite(emit(model, layer, parameters, weights), recompose(*weights, scheme.side, scheme.groups))
+    return factors(layer.weight, scheme, int(parameters["rank"]), moment if scheme.folding == 0 else None)
+
+
+def _recomposed(parameters: Parameters, weights: tuple[Float32Array, Float32Array]) -> Float32Array:
+    scheme = Scheme.of(parameters)
+    return recompose(*weights, scheme.side, scheme.groups)
 
 
 def emit_random(model: Model, layer: Layer, parameters: Parameters, rng: np.random.Generator) -> None:

@@ -19,11 +19,16 @@ FORMAT = 1
 class Cache:
     """Measurements by content.
 
+    Args:
+        folder: where they are kept; default: the user's cache folder.
+        section: what is measured, a folder of its own.
+
     A file that cannot be read is as good as none; one that cannot be written is not
     missed, because the cache only saves time.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, section: str = "latency") -> None:
+        self.section = section
         self.folder = Path(platformdirs.user_cache_dir("lissom")) if folder is None else folder
 
     def get(self, key: Mapping[str, Any]) -> float | None:
@@ -47,4 +52,4 @@ class Cache:
     def _path(self, key: Mapping[str, Any]) -> Path:
         text = json.dumps({"format": FORMAT, **key}, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()
-        return self.folder / "latency" / digest[:2] / f"{digest}.json"
+        return self.folder / self.section / digest[:2] / f"{digest}.json"

@@ -61,7 +61,7 @@ def build_report(
         remarks=remarks,
         steps=[StepEntry(name=name, changes=len(o.changes)) for name, o in study.canonical.outcomes.items()],
         level=plan.level,
-        resource=search.resource,
+        resource=search.main.resource,
         least_share=search.least_share,
         before=_size(study.canonical.original),
         predicted=_predicted(study, search, plan),
@@ -72,7 +72,8 @@ def build_report(
         layers=_layers(study, plan),
         refusals=[RefusalEntry(site=r.site, kind=r.kind, reason=r.reason) for r in plan.refusals],
         tries=[
-            TryEntry(budget=search.resource, ratio=t.share, met=t.met, drop=t.drop, note=t.note) for t in search.tries
+            TryEntry(budget=search.main.resource, ratio=t.share, met=t.met, drop=t.drop, note=t.note)
+            for t in search.tries
         ],
     )
 
@@ -139,7 +140,8 @@ def _predicted(study: Study, search: Search, plan: Plan) -> CostEntry:
     """What the whole model should have: its part outside the sites, and the plan."""
     canonical = study.canonical.totals
     dense = {name: sum(getattr(menu.dense.cost, name) for menu in study.menus) for name in ("params", "bytes", "macs")}
-    latency = search.fixed + plan.total("latency_us") if search.resource == "latency_us" else None
+    timed = [search.outside(budget) for budget in search.budgets if budget.resource == "latency_us"]
+    latency = timed[0] + plan.total("latency_us") if timed else None
     return CostEntry(
         params=canonical.params - dense["params"] + plan.total("params"),
         bytes=canonical.bytes - dense["bytes"] + plan.total("bytes"),

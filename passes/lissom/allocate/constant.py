@@ -1,0 +1,99 @@
+"""The same relative size everywhere: the baseline that an allocator must beat.
+
+At a share a every site takes its option of least error that costs at most a times the site as
+it is; a site that has none so small takes its cheapest, and at a = 1 it stays dense unless an
+option without error is cheaper. A site's cost is a rising staircase of a with a step at each
+option that has less error than all cheaper ones. So the total is a staircase too, and the largest
+share within the limit is one of the steps, found by bisection over all of them, sorted.
+
+The total is summed in the order of the sites, as `Plan.total` does, and is exact as in `minimax`.
+Options as expensive as keeping the site dense are never taken.
+
+Source: the constant per-layer compression that Liebenwein et al., "Compressing Neural Networks:
+Towards Determining the Optimal Layer-wise Decomposition", NeurIPS 2021, compare with (the SVD
+baseline); the rounding is ours: never above the share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from lissom_runtime.errors import GoalMissed
+
+from lissom.options import FloatArray, IntArray, Menu, Option, Plan, Resource
+
+
+def constant(menus: Sequence[Menu], resource: Resource, limit: float) -> Plan:
+    """The plan of the largest common share whose total cost in `resource` is at most `limit`.
+
+    Args:
+        menus: one per site.
+        resource: what the budget limits.
+        limit: upper bound of the sites' summed cost.
+
+    Returns:
+        The plan; its level is the largest error of an option taken.
+
+    Raises:
+        GoalMissed: no choice of options is that small.
+        ValueError: `resource` is latency and an option was not priced.
+    """
+    stairs = [_staircase(menu, resource) for menu in menus]
+    shares = np.unique(np.concatenate([np.zeros(1), *(stair.share for stair in stairs)]))
+    if _total(stairs, shares[0]) > limit:
+        least = _total(stairs, shares[0])
+        raise GoalMissed(f"the sites cannot be made smaller than {least:g} {resource}, and {limit:g} is the limit")
+    low, high = 0, len(shares) - 1  # the answer is in low .. high
+    while low < high:
+        middle = (low + high + 1) // 2
+        if _total(stairs, shares[middle]) <= limit:
+            low = middle
+        else:
+            high = middle - 1
+    options = {menu.site: stair.option(menu, shares[low]) for menu, stair in zip(menus, stairs, strict=True)}
+    return Plan(options, level=max((option.error for option in options.values()), default=0.0))
+
+
+@dataclass(frozen=True)
+class _Staircase:
+    """What a site takes, by share.
+
+    Attributes:
+        share: share[n], ascending: shares from which on an option of less error fits; the first is 0.
+        cost: cost[n] of that option, rising.
+        position: position[n] of that option among all of the site: 0 is "keep dense", then
+            come the options of each ladder in turn.
+    """
+
+    share: FloatArray
+    cost: FloatArray
+    position: IntArray
+
+    def at(self, share: float) -> int:
+        """The step in force at `share`: the last one, where several have the same."""
+        return int(self.share.searchsorted(share, "right")) - 1
+
+    def option(self, menu: Menu, share: float) -> Option:
+        """The option that the site takes at `share`."""
+        position = int(self.position[self.at(share)])
+        starts = np.cumsum([1, *(len(ladder) for ladder in menu.ladders)])
+        index = int(starts.searchsorted(position, "right")) - 1
+        return menu.dense if index < 0 else menu.ladders[index].option(position - int(starts[index]))
+
+
+def _staircase(menu: Menu, resource: Resource) -> _Staircase:
+    dense = menu.dense.cost.get(resource)
+    error = np.concatenate([[menu.dense.error], *(ladder.error for ladder in menu.ladders)])
+    cost = np.concatenate([[dense], *(ladder.cost(resource) for ladder in menu.ladders)])
+    useful = np.append(0, np.flatnonzero(cost < dense))
+    order = useful[np.lexsort((error[useful], cost[useful]))]
+    best = np.minimum.accumulate(error[order])
+    steps = order[np.append(True, best[1:] < best[:-1])]
+    share = np.append(0.0, cost[steps[1:]] / dense)
+    return _Staircase(share, cost[steps], steps)
+
+
+def _total(stairs: Sequence[_Staircase], share: float) -> float:
+    return sum(float(stair.cost[stair.at(share)]) for stair in stairs)
