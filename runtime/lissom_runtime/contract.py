@@ -63,14 +63,21 @@ CHAIN_STAGES: Mapping[ChainShape, tuple[Stage, ...]] = {
 CHAIN_COLUMNS: tuple[Columns, ...] = ("bitmap", "delta8")
 """Column formats of a chain's weights."""
 
-CHAIN_ACTIVATIONS: tuple[tuple[Activation, Activation], ...] = (
-    ("clip", "clip"),
-    ("hard_swish", "clip"),
-    ("hard_swish", "hard_swish"),
-    ("silu", "clip"),
-    ("silu", "silu"),
+CHAIN_ACTIVATIONS: tuple[tuple[Activation, Activation, bool], ...] = (
+    ("clip", "clip", False),
+    ("clip", "none", True),
+    ("clip", "relu", True),
+    ("hard_swish", "clip", False),
+    ("hard_swish", "hard_swish", False),
+    ("hard_swish", "none", True),
+    ("silu", "clip", False),
+    ("silu", "silu", False),
+    ("silu", "none", True),
 )
-"""What all stages but the last pass their sums through, and what the last does; "clip" is none and Relu too."""
+"""What all stages but the last pass their sums through, what the last does, and whether it adds a residual before.
+
+"clip" is none and Relu too. Not behind a residual: ONNX Runtime takes a Relu there into the convolution, but no Clip.
+"""
 
 GEOMETRY = ("strides", "pads", "dilations", "group")
 """Attributes of a convolution."""
@@ -141,7 +148,7 @@ class ChainSignature:
     Attributes:
         shape: which layers it has.
         columns: how the columns of all weights are stored, one of `CHAIN_COLUMNS`.
-        inner: activation of all stages but the last; (inner, last) is one of `CHAIN_ACTIVATIONS`.
+        inner: activation of all stages but the last; (inner, last, residual) is one of `CHAIN_ACTIVATIONS`.
         last: activation of the last stage.
         residual: whether a second tensor is added before the last activation; never to a depthwise stage.
     """
@@ -154,9 +161,10 @@ class ChainSignature:
 
     @property
     def name(self) -> str:
-        """For example "SparseChain_inverted_residual_bitmap_clip_add_clip"."""
+        """For example "SparseChain_bottleneck_bitmap_clip_add_relu"."""
         added = ("add",) if self.residual else ()
-        return "_".join(("SparseChain", self.shape, self.columns, self.inner, *added, self.last))
+        last = () if self.last == "none" else (self.last,)
+        return "_".join(("SparseChain", self.shape, self.columns, self.inner, *added, *last))
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -198,9 +206,7 @@ class ChainSignature:
 
 def chain_signatures() -> Iterator[ChainSignature]:
     """Every chain that there is, in the order in which the library registers them."""
-    for shape, columns, (inner, last), residual in product(
-        CHAIN_SHAPES, CHAIN_COLUMNS, CHAIN_ACTIVATIONS, (False, True)
-    ):
+    for shape, columns, (inner, last, residual) in product(CHAIN_SHAPES, CHAIN_COLUMNS, CHAIN_ACTIVATIONS):
         if not (residual and CHAIN_STAGES[shape][-1] == "depthwise"):
             yield ChainSignature(shape, columns, inner, last, residual)
 

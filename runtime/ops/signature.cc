@@ -24,13 +24,18 @@ struct ChainShape {
 struct ChainActivations {
   int32_t inner;
   int32_t last;
+  bool residual;
 };
 
-constexpr ChainActivations kChainActivations[] = {{LISSOM_CLIP, LISSOM_CLIP},
-                                                  {LISSOM_HARD_SWISH, LISSOM_CLIP},
-                                                  {LISSOM_HARD_SWISH, LISSOM_HARD_SWISH},
-                                                  {LISSOM_SILU, LISSOM_CLIP},
-                                                  {LISSOM_SILU, LISSOM_SILU}};
+constexpr ChainActivations kChainActivations[] = {{LISSOM_CLIP, LISSOM_CLIP, false},
+                                                  {LISSOM_CLIP, LISSOM_NONE, true},
+                                                  {LISSOM_CLIP, LISSOM_RELU, true},
+                                                  {LISSOM_HARD_SWISH, LISSOM_CLIP, false},
+                                                  {LISSOM_HARD_SWISH, LISSOM_HARD_SWISH, false},
+                                                  {LISSOM_HARD_SWISH, LISSOM_NONE, true},
+                                                  {LISSOM_SILU, LISSOM_CLIP, false},
+                                                  {LISSOM_SILU, LISSOM_SILU, false},
+                                                  {LISSOM_SILU, LISSOM_NONE, true}};
 
 Signature start(Kind kind, int32_t columns, int32_t orientation) {
   Signature signature = {kind, columns, orientation, kKinds[static_cast<size_t>(kind)], {}, {}};
@@ -72,15 +77,15 @@ Signature layer(Kind kind, int32_t columns, int32_t orientation, bool residual, 
   return signature;
 }
 
-Signature chain(const ChainShape& shape, int32_t columns, const ChainActivations& activations, bool residual) {
+Signature chain(const ChainShape& shape, int32_t columns, const ChainActivations& activations) {
   Signature signature = start(Kind::chain, columns, LISSOM_OUTPUT);
   signature.name.append("_").append(shape.name).append("_").append(kColumnsFormats[columns]);
   signature.name.append("_").append(kActivations[activations.inner]);
-  if (residual) signature.name += "_add";
-  signature.name.append("_").append(kActivations[activations.last]);
+  if (activations.residual) signature.name += "_add";
+  if (activations.last != LISSOM_NONE) signature.name.append("_").append(kActivations[activations.last]);
   for (const Role role : shape.roles) {
     const bool last = role == shape.roles.back();
-    add_stage(signature, role, residual && last, last ? activations.last : activations.inner);
+    add_stage(signature, role, activations.residual && last, last ? activations.last : activations.inner);
   }
   return signature;
 }
@@ -105,10 +110,8 @@ std::vector<Signature> all() {
   for (const ChainShape& shape : shapes) {
     for (const int32_t columns : {LISSOM_BITMAP, LISSOM_DELTA8}) {
       for (const ChainActivations& activations : kChainActivations) {
-        for (const bool residual : {false, true}) {
-          if (residual && shape.roles.back() == Role::depthwise) continue;
-          list.push_back(chain(shape, columns, activations, residual));
-        }
+        if (activations.residual && shape.roles.back() == Role::depthwise) continue;
+        list.push_back(chain(shape, columns, activations));
       }
     }
   }

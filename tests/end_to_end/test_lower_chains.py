@@ -30,10 +30,10 @@ CHAINS = {
     "mobilenet": {
         "SparseChain_depthwise_separable_bitmap_clip_clip": 1,
         "SparseChain_inverted_residual_bitmap_clip_clip": 2,
-        "SparseChain_inverted_residual_bitmap_clip_add_clip": 2,
+        "SparseChain_inverted_residual_bitmap_clip_add": 2,
         "SparseChain_expanded_depthwise_bitmap_hard_swish_hard_swish": 1,
     },
-    "resnet": {"SparseChain_bottleneck_bitmap_clip_add_clip": 3},
+    "resnet": {"SparseChain_bottleneck_bitmap_clip_add_relu": 3},
 }
 
 

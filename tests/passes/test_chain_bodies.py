@@ -31,7 +31,7 @@ PLAIN = ChainSignature("inverted_residual", "bitmap", "clip", "clip")
 
 def test_every_name_is_there_once_and_chains_come_last() -> None:
     names = operator_names()
-    assert len(set(names)) == len(names) == 256 + 70
+    assert len(set(names)) == len(names) == 256 + 64
     assert names[:256] == [signature.name for signature in signatures()]
     assert names[256:] == [signature.name for signature in chain_signatures()]
 
@@ -41,21 +41,21 @@ def test_names_say_shape_columns_inner_add_last_in_this_order() -> None:
     assert shapes == list(CHAIN_SHAPES)
     assert [signature.name for signature in SIGNATURES[:4]] == [
         "SparseChain_inverted_residual_bitmap_clip_clip",
-        "SparseChain_inverted_residual_bitmap_clip_add_clip",
+        "SparseChain_inverted_residual_bitmap_clip_add",
+        "SparseChain_inverted_residual_bitmap_clip_add_relu",
         "SparseChain_inverted_residual_bitmap_hard_swish_clip",
-        "SparseChain_inverted_residual_bitmap_hard_swish_add_clip",
     ]
-    assert SIGNATURES[-1].name == "SparseChain_bottleneck_delta8_silu_add_silu"
+    assert SIGNATURES[-1].name == "SparseChain_bottleneck_delta8_silu_add"
 
 
 def test_inputs_are_those_of_the_stages_in_turn() -> None:
-    signature = ChainSignature("inverted_residual", "bitmap", "hard_swish", "clip", residual=True)
+    signature = ChainSignature("inverted_residual", "bitmap", "clip", "relu", residual=True)
     assert signature.inputs == (
         "x",
-        *(f"expand_{formal}" for formal in ("shape", "row_ptr", "columns", "values", "bias")),
-        *("depthwise_weight", "depthwise_bias"),
+        *(f"expand_{formal}" for formal in ("shape", "row_ptr", "columns", "values", "bias", "min", "max")),
+        *("depthwise_weight", "depthwise_bias", "depthwise_min", "depthwise_max"),
         *(f"project_{formal}" for formal in ("shape", "row_ptr", "columns", "values", "bias")),
-        *("residual", "project_min", "project_max"),
+        "residual",
     )
     last = ChainSignature("expanded_depthwise", "delta8", "silu", "clip").inputs
     assert last[-4:] == ("depthwise_weight", "depthwise_bias", "depthwise_min", "depthwise_max")
@@ -120,9 +120,11 @@ def test_a_file_has_the_bodies_that_a_chain_reaches_and_no_others(opset: int) ->
     ]
 
 
-@pytest.mark.parametrize(("inner", "last"), CHAIN_ACTIVATIONS)
-def test_limits_are_written_for_clip_alone(inner: str, last: str) -> None:
-    signature = next(other for other in SIGNATURES if (other.inner, other.last) == (inner, last))
+@pytest.mark.parametrize(("inner", "last", "residual"), CHAIN_ACTIVATIONS)
+def test_limits_are_written_for_clip_alone(inner: str, last: str, residual: bool) -> None:
+    signature = next(
+        other for other in SIGNATURES if (other.inner, other.last, other.residual) == (inner, last, residual)
+    )
     limits = [name for name in signature.inputs if name.endswith(("_min", "_max"))]
     assert len(limits) == 2 * (2 * (inner == "clip") + (last == "clip"))
 

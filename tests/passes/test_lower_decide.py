@@ -29,7 +29,7 @@ BLOCK = """net (float[N, 16, 9, 7] x) => (float[N, 16, 9, 7] y) {
     d = Conv<pads = [1, 1, 1, 1], group = 24>(a, wd) b = Relu(d)
     p = Conv(b, wp) y = Add(p, x)
 }"""
-CHAIN = "SparseChain_inverted_residual_bitmap_clip_add_clip"
+CHAIN = "SparseChain_inverted_residual_bitmap_clip_add"
 SINGLY = ["SparseConv_bitmap_relu", "Conv", "Relu", "SparseConv_bitmap_add"]
 DENSE = ["Conv", "Relu", "Conv", "Relu", "Conv", "Add"]
 

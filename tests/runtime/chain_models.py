@@ -13,7 +13,7 @@ import onnx.helper
 import onnx.numpy_helper
 from lissom.lowering.bodies import chain_functions
 from lissom_runtime import contract
-from lissom_runtime.contract import ChainSignature, Stage
+from lissom_runtime.contract import CHAIN_STAGES, Activation, ChainShape, ChainSignature, Columns, Stage
 from lissom_runtime.packing import Packed, pack
 from runtime.ops_models import OPSET, Array, integers, random_floats, sparse_weight
 
@@ -22,6 +22,13 @@ INNER_LIMITS = (-30.0, 50.0)
 
 LAST_LIMITS = (-400.0, 600.0)
 """Of the activation clip in the last layer."""
+
+
+def signature_of(shape: ChainShape, columns: Columns = "bitmap", activation: Activation = "clip") -> ChainSignature:
+    """With a residual, where the shape has one."""
+    if CHAIN_STAGES[shape][-1] != "project":
+        return ChainSignature(shape, columns, activation, activation)
+    return ChainSignature(shape, columns, activation, "relu" if activation == "clip" else "none", residual=True)
 
 
 @dataclass
@@ -192,12 +199,13 @@ def dense_chain_model(chain: Chain) -> onnx.ModelProto:
             total = "total"
         source = "y" if stage == signature.stages[-1] else f"{stage}_y"
         activation = signature.activation(stage)
+        simple = {"none": "Identity", "relu": "Relu", "hard_swish": "HardSwish"}
         if activation == "clip":
             for name, limit in zip(("min", "max"), chain.limits_of(stage), strict=True):
                 initializers[f"{stage}_{name}"] = np.array(limit, np.float32)
             nodes.append(onnx.helper.make_node("Clip", [total, f"{stage}_min", f"{stage}_max"], [source]))
-        elif activation == "hard_swish":
-            nodes.append(onnx.helper.make_node("HardSwish", [total], [source]))
+        elif activation in simple:
+            nodes.append(onnx.helper.make_node(simple[activation], [total], [source]))
         else:
             nodes.append(onnx.helper.make_node("Sigmoid", [total], [f"{stage}_gate"]))
             nodes.append(onnx.helper.make_node("Mul", [total, f"{stage}_gate"], [source]))

@@ -9,9 +9,9 @@ import numpy.typing as npt
 import onnx
 import pytest
 from lissom_runtime import library
-from lissom_runtime.contract import CHAIN_COLUMNS, ChainShape, ChainSignature, Columns, Stage
+from lissom_runtime.contract import CHAIN_COLUMNS, ChainShape, Columns, Stage
 from lissom_runtime.packing import PackingError, check, unpack
-from runtime.chain_models import Chain, chain_model, dense_chain_model
+from runtime.chain_models import Chain, chain_model, dense_chain_model, signature_of
 from runtime.ops_models import HUGE, Array, changed, integers, session
 
 pytestmark = [
@@ -33,8 +33,7 @@ CHANNELS: Mapping[ChainShape, tuple[int, ...]] = {
 
 
 def chain_of(shape: ChainShape, columns: Columns = "delta8") -> Chain:
-    signature = ChainSignature(shape, columns, "clip", "clip", shape != "expanded_depthwise")
-    return Chain(signature, CHANNELS[shape], block=4, density=0.5)
+    return Chain(signature_of(shape, columns), CHANNELS[shape], block=4, density=0.5)
 
 
 STAGES: Mapping[Stage, ChainShape] = {
@@ -44,6 +43,14 @@ STAGES: Mapping[Stage, ChainShape] = {
     "project": "inverted_residual",
 }
 """Where each stage is attacked."""
+
+
+def attacked(stage: Stage, columns: Columns) -> Chain:
+    """A valid chain with a stage to attack; the last layer has limits where there is no residual."""
+    chain = chain_of(STAGES[stage], columns)
+    if stage == "project":
+        chain.signature = replace(chain.signature, last="clip", residual=False)
+    return chain
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ class Attack:
 
     def model(self) -> onnx.ModelProto:
         """The model, without a body: a body may be refused first, for another reason."""
-        chain = chain_of(STAGES[self.stage], self.columns)
+        chain = attacked(self.stage, self.columns)
         prefix = f"{self.stage}_"
         given = {name[len(prefix) :]: a for name, a in chain.constants().items() if name.startswith(prefix)}
         changes = self.change(given) if self.change else {}
@@ -263,9 +270,9 @@ def test_every_violation_is_a_sentence_when_the_session_is_created(name: str) ->
 
 
 def test_the_chains_that_are_attacked_are_valid() -> None:
-    for stage, shape in STAGES.items():
+    for stage in STAGES:
         for columns in CHAIN_COLUMNS:
-            chain = chain_of(shape, columns)
+            chain = attacked(stage, columns)
             assert Attack("", stage, columns=columns).model() == chain_model(chain, body=False)
             session(chain_model(chain, body=False), native=True).run(None, chain.feeds(chain.x(1, 4, 4)))
 

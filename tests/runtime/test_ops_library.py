@@ -78,7 +78,7 @@ GEMM_ADD = Node(sparse_weight(0, 16, 24), residual=True)
 CONV = Node(sparse_weight(0, 16, 8, 3, 3))
 CONV_ADD = Node(sparse_weight(0, 16, 8, 3, 3), residual=True)
 CHAIN = Chain(ChainSignature("expanded_depthwise", "bitmap", "hard_swish", "hard_swish"), (8, 16, 16))
-CHAIN_ADD = Chain(ChainSignature("inverted_residual", "bitmap", "clip", "clip", residual=True), (8, 24, 24, 16))
+CHAIN_ADD = Chain(ChainSignature("inverted_residual", "bitmap", "clip", "none", residual=True), (8, 24, 24, 16))
 
 
 @pytest.mark.parametrize(

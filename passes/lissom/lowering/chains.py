@@ -14,8 +14,8 @@ It is a chain when
 3. spatial is a sparse site with a larger kernel and group 1;
 4. each tensor from one layer to the next has one reader and is no output of the graph;
 5. no layer but the last takes in a residual, and a depthwise one none even then;
-6. all activations but the last are the same, and they and the last are a pair of `contract.CHAIN_ACTIVATIONS`, where
-   none and Relu are a clip with infinite limits;
+6. all activations but the last are the same, and `contract.CHAIN_ACTIVATIONS` has them, the last and whether there is
+   a residual; but for the last behind a residual, none and Relu are a clip with infinite limits;
 7. blocks of the sparse weights run along output channels.
 
 Of the shapes that begin at a layer the longest is taken. Whether a layer is sparse enough is decided in `propose`, for
@@ -167,6 +167,8 @@ def _chain(shape: ChainShape, run: Sequence[Link]) -> ChainSite | None:
     if len(run) != len(stages) or not all(_fits(link.site, stage) for link, stage in zip(run, stages, strict=True)):
         return None
     *inner, last = [_FAMILY.get(link.behind.epilogue.activation) for link in run]
+    if run[-1].residual is not None:
+        last = run[-1].behind.epilogue.activation
     if last is None or inner[0] is None or len(set(inner)) > 1 or any(link.residual is not None for link in run[:-1]):
         return None
     signature = ChainSignature(shape, CHAIN_COLUMNS[0], inner[0], last, run[-1].residual is not None)

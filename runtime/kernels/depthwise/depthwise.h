@@ -6,7 +6,7 @@
  * has them, whatever rows and n: results do not depend on how the work is cut.
  *
  * Letters: w[taps] the weight; offset[taps] where each tap of the first row begins, in elements; step the distance from
- * the taps of a row of y to those of the next; ldy the distance between rows of y, at least n. For all rows and taps, x
+ * the taps of a row of y to those of the next; n at least 1; ldy the distance between rows of y, at least n. For all rows and taps, x
  * must be readable up to n rounded up to LISSOM_PANEL_MULTIPLE. Nothing but y[r, j] is written.
  */
 #ifndef LISSOM_KERNELS_DEPTHWISE_H_

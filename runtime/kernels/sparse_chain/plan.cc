@@ -17,6 +17,9 @@ constexpr int64_t kBandFloats = 72 * 1024;
 constexpr int64_t kTileFloats = 40 * 1024;
 /* Channels that are expanded at once before a depthwise layer, unless a block has more: they stay in the L1 cache. */
 constexpr int64_t kGroup = 4;
+/* An image of a chain with a sparse layer in the middle is cut into this many bands for the threads, if it has the rows:
+ * that was measured to cost nothing. Behind a depthwise layer smaller bands cost up to a half. */
+constexpr int64_t kLeastBands = 4;
 /* What may be read behind a row. */
 constexpr int64_t kSlack = LISSOM_PANEL_MULTIPLE;
 
@@ -103,6 +106,7 @@ LISSOM_EXPORT int32_t lissom_f32_sparse_chain_plan(const lissom_conv2d* shape, c
     }
   }
   plan->bands = ceil_div(s.out[0], low);
+  if (chain->spatial != nullptr) plan->bands = std::max(plan->bands, std::min(kLeastBands, s.out[0]));
   lay_out(*chain, ceil_div(s.out[0], plan->bands), plan);
   plan->bands = ceil_div(s.out[0], plan->band);
   const int64_t in_channels = chain->expand == nullptr ? 0 : chain->expand->depth;

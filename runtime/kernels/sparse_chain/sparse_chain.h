@@ -77,7 +77,8 @@ LISSOM_EXPORT void lissom_f32_sparse_chain_offsets(const lissom_chain_plan* plan
 
 /* Runs one task. `packed` says which task's rows the scratch holds (-1: none) and is told which it holds now.
  * x[batch, channels, in[0], in[1]] with the channels that the first layer reads; residual null or like y;
- * y[batch, channels, out[0], out[1]] with those that the last layer gives. The residual may not be y. */
+ * y[batch, channels, out[0], out[1]] with those that the last layer gives. The residual is added by project (without one
+ * there is none), and may not be y. */
 LISSOM_EXPORT void lissom_f32_sparse_chain_task(const lissom_chain_plan* plan, const lissom_f32_chain* chain,
                                                 const int32_t* offset, const float* x, const float* residual, float* y,
                                                 int64_t task, float* scratch, int64_t* packed);
