@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +26,7 @@ from lissom.kinds import KINDS
 from lissom.lowering.price import provider_of
 from lissom.observe import Moment, affordable, observe_moments
 from lissom.options import Plan, Resource
+from lissom.parallel import SERIAL, Workers, open_workers
 from lissom.pipeline import Candidate, Study
 from lissom.price.cache import Cache
 from lissom.price.distortion import DistortionTable
@@ -83,6 +85,8 @@ def compress(
     overwrite: bool = False,
     keep_anyway: bool = False,
     cache: Path | None = None,
+    jobs: int | None = None,
+    cluster: str | Executor | None = None,
     progress: Progress = silent,
 ) -> Result:
     """Compresses a model and proves what came of it.
@@ -105,6 +109,8 @@ def compress(
         overwrite: replace `output` if it exists.
         keep_anyway: write a result that misses a bound or goal, with status "missed".
         cache: folder for latency measurements; default: the user's cache folder.
+        jobs: layers that are worked on at once; default: one a core. Does not change the result.
+        cluster: who works on them: the address of a Dask scheduler or any executor; default: threads of this process.
         progress: shows how far long loops are.
 
     Returns:
@@ -155,7 +161,8 @@ def compress(
         progress=progress,
     )
     name = {"name": "model" if source is None else source.name, "sha256": hashlib.sha256(job.original).hexdigest()}
-    return _finish(job, name, target, dry_run, keep_anyway, overwrite)
+    with open_workers(job.machine.cores, jobs, cluster) as workers:
+        return _finish(replace(job, workers=workers), name, target, dry_run, keep_anyway, overwrite)
 
 
 def _require_pattern(pattern: str | None) -> None:
@@ -185,6 +192,7 @@ class _Job:
     cache: Path | None
     machine: Machine
     progress: Progress
+    workers: Workers = SERIAL
 
     @property
     def resources(self) -> list[Resource]:
@@ -267,8 +275,9 @@ def _scorer(job: _Job) -> Scorer:
 
 def _study(job: _Job) -> Study:
     """The menus of all sites, with what the recipe and the bounds ask to be measured."""
-    needs = {"the metric whitened": job.recipe.low_rank.metric == "whitened"} | {
-        "the error outputs": job.recipe.allocate.error == "outputs"
+    needs = {f"the metric {job.recipe.metric}": job.recipe.needs_moments} | {
+        "the error outputs": job.recipe.allocate.error == "outputs",
+        "the refit": job.recipe.refit.enabled,
     }
     for what, is_needed in needs.items():
         if is_needed and job.calibration is None:
@@ -276,22 +285,25 @@ def _study(job: _Job) -> Study:
     canonical = pipeline.canonicalise(job.model, job.feeds)
     canonical = replace(canonical, original=replace(canonical.original, bytes=len(job.original)))
     moments: dict[str, Moment] = {}
-    if job.recipe.low_rank.metric == "whitened":
+    if job.recipe.needs_moments:
         moments = observe_moments(canonical.model, affordable(canonical.layers), _calibration(job), job.seed)
     block = job.machine.block()
     study = pipeline.propose_menus(
-        canonical, job.recipe, block, moments, job.include, job.exclude, job.machine.cores, job.progress
+        canonical, job.recipe, block, moments, job.include, job.exclude, job.workers, job.progress
     )
     if "latency_us" in job.resources:
         identity = {key: value for key, value in job.machine.to_json().items() if key != "isa"}
         emit = {name: kind.emit_random for name, kind in KINDS.items()}
         table = LatencyTable(job.provider, identity, block, emit, Cache(job.cache))
         study = pipeline.price_latency(study, table, job.progress)
+    batches = list(_calibration(job)) if job.recipe.refit.enabled or job.recipe.allocate.error == "outputs" else []
+    if job.recipe.refit.enabled:
+        study = replace(study, calibration=batches)
     if job.recipe.allocate.error == "outputs":
         approximate = {name: kind.approximate for name, kind in KINDS.items()}
         kept = Cache(job.cache, "distortion")
         study = pipeline.price_distortion(
-            study, DistortionTable(canonical.model, list(_calibration(job)), approximate, kept), job.progress
+            study, DistortionTable(canonical.model, batches, approximate, kept), job.progress
         )
     return study
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 
@@ -21,6 +22,30 @@ from lissom.price.distortion import Approximate
 from lissom.price.latency import EmitOption
 from lissom.recipe import Recipe
 from lissom.rewrite import Rewrite
+from lissom.tucker import apply as tucker_surgery
+from lissom.tucker import propose as tucker_options
+
+
+@dataclass(frozen=True)
+class Site:
+    """What an offer sees of a layer: plain data without the graph, so that another process can work on it.
+
+    Attributes:
+        name: name of the layer.
+        weight: weight[f, c, *kernel].
+        geometry: what the layer computes.
+        readers: layers that share the weight.
+    """
+
+    name: str
+    weight: Array
+    geometry: Geometry
+    readers: int = 1
+
+    @classmethod
+    def of(cls, layer: Layer) -> Site:
+        """The site that `layer` is."""
+        return cls(layer.name, layer.weight, layer.geometry, layer.readers)
 
 
 @dataclass(frozen=True)
@@ -28,15 +53,16 @@ class Kind:
     """One kind of options.
 
     Attributes:
-        offer: offer(layer, recipe, block, moment) gives the layer's ladders; `block` is the target's channel
+        offer: offer(site, recipe, block, moment) gives the site's ladders; `block` is the target's channel
             block, `moment` the second moment[columns, columns] of its input, or None.
-        apply: apply(model, layer, parameters, moment) puts an option in the place of the layer.
+        apply: apply(model, layer, parameters, moment, mean) puts an option in the place of the layer; its bias takes
+            up the mean error that the option makes on inputs of `mean`[columns], unless that is None.
         approximate: approximate(layer, parameters, moment) is the dense weight that an option stands for.
         emit_random: `apply` with random weights, for timing.
     """
 
-    offer: Callable[[Layer, Recipe, int, FloatArray | None], list[Ladder]]
-    apply: Callable[[Model, Layer, Parameters, FloatArray | None], Rewrite]
+    offer: Callable[[Site, Recipe, int, FloatArray | None], list[Ladder]]
+    apply: Callable[[Model, Layer, Parameters, FloatArray | None, FloatArray | None], Rewrite]
     approximate: Approximate
     emit_random: EmitOption
 
@@ -59,11 +85,31 @@ def menu(
     return Menu(name, Option(name, "dense", {}, cost, 0.0, metric), tuple(shared))
 
 
-def _offer_low_rank(layer: Layer, recipe: Recipe, block: int, moment: FloatArray | None) -> list[Ladder]:
+def _offer_low_rank(site: Site, recipe: Recipe, block: int, moment: FloatArray | None) -> list[Ladder]:
     asked = recipe.low_rank
+    if not asked.enabled:
+        return []
     multiple = block if asked.rank_multiple == "target" else asked.rank_multiple
     return low_rank_options.ladders(
-        layer.name, layer.weight, layer.geometry, asked.metric, asked.foldings, asked.sides, moment, multiple
+        site.name,
+        site.weight,
+        site.geometry,
+        asked.metric,
+        asked.foldings,
+        asked.sides,
+        moment,
+        multiple,
+        asked.groups,
+    )
+
+
+def _offer_tucker(site: Site, recipe: Recipe, block: int, moment: FloatArray | None) -> list[Ladder]:
+    asked = recipe.tucker
+    if not asked.enabled:
+        return []
+    multiple = block if asked.rank_multiple == "target" else asked.rank_multiple
+    return tucker_options.ladders(
+        site.name, site.weight, site.geometry, asked.metric, asked.ranks == "vbmf", moment, multiple
     )
 
 
@@ -71,5 +117,21 @@ KINDS: Mapping[str, Kind] = {
     low_rank_options.KIND: Kind(
         _offer_low_rank, low_rank_surgery.apply, low_rank_surgery.approximate, low_rank_surgery.emit_random
     ),
+    tucker_options.KIND: Kind(
+        _offer_tucker, tucker_surgery.apply, tucker_surgery.approximate, tucker_surgery.emit_random
+    ),
 }
 """Every kind, by the name that its options bear."""
+
+
+def offer(recipe: Recipe, block: int, item: tuple[Site, FloatArray | None]) -> Menu:
+    """All that the recipe's kinds offer one site.
+
+    Args:
+        recipe: which options.
+        block: the target's channel block.
+        item: the site, and the second moment[columns, columns] of its input or None.
+    """
+    site, moment = item
+    ladders = chain.from_iterable(kind.offer(site, recipe, block, moment) for kind in KINDS.values())
+    return menu(site.name, site.weight, site.geometry, recipe.metric, ladders, site.readers)

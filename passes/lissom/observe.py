@@ -6,7 +6,12 @@ is kept does not grow with the number of images.
 The *second moment* of a layer is Sigma[columns, columns] = E[x x^T] over the columns x
 that its folded weight multiplies (im2col patches for a convolution), so that
 tr(E Sigma E^T) is the mean squared output error of a weight error E[out, columns].
-Source: Zhang et al., Accelerating Very Deep Convolutional Networks (2015), section 3.
+Where the layer's bias takes up the mean error, E m with m = E[x], what is left is
+tr(E (Sigma - m m^T) E^T): the moment *about the mean*. Batches are merged about their
+means, so that a moment of little variance about a large mean loses no digits to it.
+Source: Zhang et al., Accelerating Very Deep Convolutional Networks (2015), section 3;
+Chan, Golub and LeVeque, Updating Formulae and a Pairwise Algorithm for Computing Sample
+Variances (1979).
 """
 
 from __future__ import annotations
@@ -40,26 +45,44 @@ Array = npt.NDArray[Any]
 
 @dataclass
 class Moment:
-    """The accumulated second moment of one layer's input columns.
+    """The accumulated mean and second moment of one layer's input columns.
 
     Attributes:
-        total: sum of x x^T over the rows seen, total[columns, columns].
+        scatter: sum of (x - m)(x - m)^T over the rows seen, scatter[columns, columns].
+        mean: m[columns] = E[x].
         rows: how many x were seen.
     """
 
-    total: npt.NDArray[np.float64]
+    scatter: npt.NDArray[np.float64]
+    mean: npt.NDArray[np.float64]
     rows: int = 0
+
+    @classmethod
+    def of(cls, columns: int) -> Moment:
+        """That of no rows."""
+        return cls(np.zeros((columns, columns)), np.zeros(columns))
 
     def add(self, rows: Array) -> None:
         """Adds x[rows, columns]."""
+        if not len(rows):
+            return
         wide = rows.astype(np.float64)
-        self.total += wide.T @ wide
+        mean = wide.mean(axis=0)
+        wide -= mean
+        apart = mean - self.mean
+        self.scatter += wide.T @ wide
+        self.scatter += np.outer(apart, apart * (self.rows * len(rows) / (self.rows + len(rows))))
+        self.mean = self.mean + apart * (len(rows) / (self.rows + len(rows)))
         self.rows += len(rows)
 
-    def mean(self) -> npt.NDArray[np.float64]:
-        """Sigma[columns, columns]."""
-        mean: npt.NDArray[np.float64] = self.total / max(self.rows, 1)
-        return mean
+    def about_zero(self) -> npt.NDArray[np.float64]:
+        """Sigma[columns, columns] = E[x x^T]."""
+        return self.centred() + np.outer(self.mean, self.mean)
+
+    def centred(self) -> npt.NDArray[np.float64]:
+        """The covariance[columns, columns] E[(x - m)(x - m)^T]."""
+        covariance: npt.NDArray[np.float64] = self.scatter / max(self.rows, 1)
+        return covariance
 
 
 def affordable(layers: Sequence[Layer], limit: int = MOMENT_BYTES) -> list[Layer]:
@@ -89,7 +112,7 @@ def observe_shapes(model: Model, names: Sequence[str], feeds: Feeds) -> dict[str
 def observe_moments(
     model: Model, layers: Sequence[Layer], batches: Iterable[Feeds], seed: int = 0
 ) -> dict[str, Moment]:
-    """Accumulates the second moment of every layer's input.
+    """Accumulates mean and second moment of every layer's input.
 
     Args:
         model: the model that the layers belong to.
@@ -100,7 +123,7 @@ def observe_moments(
     Raises:
         UsageError: an activation is NaN or infinite.
     """
-    moments = {layer.name: Moment(np.zeros((layer.geometry.columns,) * 2)) for layer in layers}
+    moments = {layer.name: Moment.of(layer.geometry.columns) for layer in layers}
     rng = np.random.default_rng(seed)
     sources = list({layer.source.name: None for layer in layers})
     with one_blas_thread():

@@ -7,10 +7,11 @@ functions from there to a candidate, called as often as bounds and goals need.
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,15 +32,17 @@ from lissom.graph.shapes import infer_shapes
 from lissom.graph.sharing import share_constants, unshare_constants
 from lissom.graph.spec import require_legal
 from lissom.graph.steps import Outcome, Step, apply_steps
-from lissom.kinds import KINDS, menu
+from lissom.kinds import KINDS, Site, offer
 from lissom.observe import Moment, observe_shapes
 from lissom.options import Menu, Plan, Refusal, Resource
-from lissom.parallel import map_in_parallel, one_blas_thread
+from lissom.parallel import SERIAL, Workers, map_in_parallel, one_blas_thread
 from lissom.price.distortion import DistortionTable
 from lissom.price.latency import LatencyTable
 from lissom.progress import Progress, silent
 from lissom.recipe import Recipe
-from lissom.rewrite import in_copy, replace_weight
+from lissom.recover.fit import Dense, Fit
+from lissom.recover.refit import Judged, Refitted, refit
+from lissom.rewrite import Rewrite, in_copy, own_bias, replace_bias, replace_weight
 from lissom.verify import require_same
 from lissom.version import __version__
 
@@ -108,7 +111,10 @@ class Study:
         recipe: how options were made and one is chosen.
         menus: the options of each site, in the order of the layers.
         refusals: what was declined, with reasons.
-        moments: second moment of each layer's input, when the recipe's metric needs it.
+        moments: second moment[columns, columns] of each layer's input, when the recipe's metric needs it; about the
+            mean where `means` has that.
+        means: mean[columns] of the input of each layer whose bias can take up a mean error.
+        calibration: samples, batch by batch, when the recipe's refit needs them.
     """
 
     canonical: Canonical
@@ -116,6 +122,8 @@ class Study:
     menus: Sequence[Menu]
     refusals: Sequence[Refusal]
     moments: Mapping[str, npt.NDArray[np.float64]]
+    means: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    calibration: Sequence[Feeds] = ()
 
 
 @dataclass(frozen=True)
@@ -128,12 +136,14 @@ class Candidate:
         totals: the size of the model as it would be written.
         max_difference: largest difference to the plan's weights put into the original graph,
             relative to the largest output.
+        judged: what came of the refit of each layer that was tried.
     """
 
     model: Model
     plan: Plan
     totals: Totals
     max_difference: float
+    judged: Mapping[str, Judged] = field(default_factory=dict)
 
 
 def canonicalise(model: Model, feeds: Feeds) -> Canonical:
@@ -167,7 +177,7 @@ def propose_menus(
     moments: Mapping[str, Moment],
     include: str | None = None,
     exclude: str | None = None,
-    jobs: int = 1,
+    workers: Workers = SERIAL,
     progress: Progress = silent,
 ) -> Study:
     """Offers every site its options.
@@ -176,10 +186,10 @@ def propose_menus(
         canonical: the model.
         recipe: which options.
         block: the target's channel block, for recipes that ask for it.
-        moments: second moments of the layers' inputs, for the metric "whitened".
+        moments: second moments of the layers' inputs, for metrics that need them.
         include: regular expression; only layers whose name it finds are sites.
         exclude: regular expression; layers whose name it finds are none.
-        jobs: layers that are looked at at once.
+        workers: who looks at the layers; the menus are the same whoever does.
         progress: shows the layers as they are done.
     """
     refusals = list(canonical.refusals)
@@ -190,16 +200,14 @@ def propose_menus(
             sites.append(layer)
         else:
             refusals.append(Refusal(layer.name, "layer", reason))
-    full = {layer.name: moments[layer.name].mean() for layer in sites if layer.name in moments}
-
-    def offer(layer: Layer) -> Menu:
-        offers = [kind.offer(layer, recipe, block, full.get(layer.name)) for kind in KINDS.values()]
-        ladders = itertools.chain.from_iterable(offers)
-        return menu(layer.name, layer.weight, layer.geometry, recipe.metric, ladders, layer.readers)
-
-    menus = map_in_parallel(offer, sites, jobs)
+    known = {layer.name: moments[layer.name] for layer in sites if layer.name in moments}
+    takes_up = {layer.name for layer in sites if own_bias(layer) is not None}
+    means = {name: found.mean for name, found in known.items() if name in takes_up}
+    full = {name: found.centred() if name in means else found.about_zero() for name, found in known.items()}
+    items = ((Site.of(layer), full.get(layer.name)) for layer in sites)
+    menus = map_in_parallel(partial(offer, recipe, block), items, workers)
     shown = progress(sites, "proposing")
-    return Study(canonical, recipe, [made for _, made in zip(shown, menus, strict=True)], refusals, full)
+    return Study(canonical, recipe, [made for _, made in zip(shown, menus, strict=True)], refusals, full, means)
 
 
 def price_latency(study: Study, table: LatencyTable, progress: Progress = silent) -> Study:
@@ -218,7 +226,8 @@ def price_distortion(study: Study, table: DistortionTable, progress: Progress = 
     """The study with measured distortions in the place of the errors of weights."""
     layers = {layer.name: layer for layer in study.canonical.layers}
     shown = progress(study.menus, "measuring distortion")
-    return replace(study, menus=[table.price(layers[m.site], m, study.moments.get(m.site)) for m in shown])
+    menus = [table.price(layers[m.site], m, study.moments.get(m.site), study.means.get(m.site)) for m in shown]
+    return replace(study, menus=menus)
 
 
 def fit_latency(study: Study, whole_us: float) -> Study:
@@ -270,28 +279,87 @@ def _choose(study: Study, limits: Mapping[Resource, float]) -> Plan:
 
 
 def apply(study: Study, plan: Plan) -> Candidate:
-    """Puts the plan's options into a copy of the model and proves that the copy computes them.
+    """Puts the plan's options into a copy of the model, refits it, and proves that the copy computes them.
 
     Raises:
+        UsageError: an activation of the network is NaN or infinite on the calibration data.
         VerificationError: the result is not legal, not valid, or computes something else.
     """
-    edited, expected = study.canonical.model.copy(), study.canonical.model.copy()
-    layers = {layer.name: layer for layer in study.canonical.layers}
-    for site, option in plan.changed.items():
-        target, moment = in_copy(edited, layers[site]), study.moments.get(site)
-        with one_blas_thread():
-            rewrite = KINDS[option.kind].apply(edited, target, option.parameters, moment)
-        for node in rewrite.nodes:
-            edited.set_provenance(
-                node,
-                {"kind": option.kind, "from": site, "parameters": dict(option.parameters), "lissom": __version__},
-            )
-        replace_weight(in_copy(expected, layers[site]), rewrite.weight)
+    cut, refitted = _cut(study, plan, {}), Refitted()
+    if study.recipe.refit.enabled:
+        refitted = _refit(study, plan, cut.numbers)
+        if refitted.fits:
+            cut = _cut(study, plan, refitted.fits)
+    edited = cut.edited
     require_legal(edited, after="apply")
     apply_steps(edited, FINISHING)
-    difference = require_same(expected, edited, study.canonical.feeds, "the compressed model")
+    difference = require_same(cut.expected, edited, study.canonical.feeds, "the compressed model")
     shapes = observe_shapes(edited, mac_tensors(edited), study.canonical.feeds)
-    return Candidate(edited, plan, totals(edited, shapes), difference)
+    plan = replace(plan, refusals=(*plan.refusals, *refitted.refusals))
+    return Candidate(edited, plan, totals(edited, shapes), difference, refitted.judged)
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """The model after surgery.
+
+    Attributes:
+        edited: with the options in the place of the layers.
+        expected: the original graph with the weights and biases that the options stand for.
+        numbers: those weights and biases, by layer.
+    """
+
+    edited: Model
+    expected: Model
+    numbers: Mapping[str, Dense]
+
+
+def _cut(study: Study, plan: Plan, fits: Mapping[str, Fit]) -> _Cut:
+    """Surgery on every layer that the plan changes or that was refitted."""
+    edited, expected = study.canonical.model.copy(), study.canonical.model.copy()
+    numbers: dict[str, Dense] = {}
+    for layer in study.canonical.layers:
+        option, found = plan.options.get(layer.name), fits.get(layer.name)
+        if option is None or (option.kind == "dense" and found is None):
+            continue
+        target, moment, mean = in_copy(edited, layer), study.moments.get(layer.name), study.means.get(layer.name)
+        if found is not None:
+            target, moment, mean = replace(target, weight=found.target.weight), found.moment, found.mean
+            replace_weight(target, found.target.weight)
+            if found.target.bias is not None:
+                replace_bias(target, found.target.bias)
+        if option.kind == "dense":
+            rewrite = Rewrite([target.node], target.weight, None if found is None else found.target.bias)
+        else:
+            with one_blas_thread():
+                rewrite = KINDS[option.kind].apply(edited, target, option.parameters, moment, mean)
+        done: dict[str, Any] = {"kind": option.kind, "from": layer.name, "parameters": dict(option.parameters)}
+        if found is not None:
+            done["refit"] = True
+        for node in rewrite.nodes:
+            edited.set_provenance(node, {**done, "lissom": __version__})
+        dense = in_copy(expected, layer)
+        replace_weight(dense, rewrite.weight)
+        if rewrite.bias is not None:
+            replace_bias(dense, rewrite.bias)
+        numbers[layer.name] = Dense(rewrite.weight, rewrite.bias)
+    return _Cut(edited, expected, numbers)
+
+
+def _refit(study: Study, plan: Plan, start: Mapping[str, Dense]) -> Refitted:
+    """What the layers should hold instead of what they have after surgery alone."""
+    asked, canonical = study.recipe.refit, study.canonical
+    approximate = {name: kind.approximate for name, kind in KINDS.items()}
+    return refit(
+        canonical.model,
+        canonical.layers,
+        plan.options,
+        start,
+        study.calibration,
+        approximate,
+        asked.rounds,
+        asked.ridge,
+    )
 
 
 def not_asked_for(name: str, include: str | None, exclude: str | None) -> str | None:
@@ -304,7 +372,7 @@ def not_asked_for(name: str, include: str | None, exclude: str | None) -> str | 
 
 
 def _without_moment(layer: Layer, recipe: Recipe, moments: Mapping[str, Moment]) -> str | None:
-    if recipe.metric != "whitened" or layer.name in moments:
+    if not recipe.needs_moments or layer.name in moments:
         return None
     return f"its second moment of {layer.geometry.columns} columns squared is beyond the memory for all of them"
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from lissom_runtime.errors import UsageError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from lissom.lowrank.energies import MOMENT_METRICS
 from lissom.lowrank.errors import Metric
 from lissom.lowrank.foldings import Side
 
@@ -36,15 +37,36 @@ class LowRank(_Strict):
     """Offers encoder/decoder pairs (ALDS, NeurIPS 2021).
 
     Attributes:
+        enabled: whether they are offered.
         foldings: which foldings of the kernel are tried (0 is the paper's).
         sides: which side the groups split: "input" (the paper's) or "output".
         metric: what the error of a pair is.
         rank_multiple: ranks are multiples of this; "target" asks the processor's channel block.
+        groups: numbers of groups that are tried; in the place of one that does not divide the channels comes the
+            nearest that does, of two the larger. None tries all.
     """
 
+    enabled: bool = True
     foldings: tuple[Annotated[int, Field(ge=0, le=3)], ...] = (0,)
     sides: tuple[Side, ...] = ("input",)
     metric: Metric = "code"
+    rank_multiple: Annotated[int, Field(ge=1)] | Literal["target"] = 1
+    groups: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] | None = None
+
+
+class Tucker(_Strict):
+    """Offers Tucker-2 chains: 1×1, a smaller k×k and 1×1 (Kim et al., ICLR 2016).
+
+    Attributes:
+        enabled: whether they are offered.
+        ranks: "vbmf": those that are not noise, one option per layer; "ladder": others in the same ratio too.
+        metric: what the error of a chain is.
+        rank_multiple: as for pairs.
+    """
+
+    enabled: bool = False
+    ranks: Literal["vbmf", "ladder"] = "ladder"
+    metric: Literal["frobenius", "whitened"] = "frobenius"
     rank_multiple: Annotated[int, Field(ge=1)] | Literal["target"] = 1
 
 
@@ -52,7 +74,8 @@ class Allocate(_Strict):
     """Chooses one option per site.
 
     Attributes:
-        objective: "minimax" (exact) or "alds" (the published iteration).
+        objective: "minimax" (the least largest error), "total" (the least summed one), "constant" (the same share of
+            every layer) or "alds" (the published iteration).
         error: what options are compared by: the error of their weights, or the measured distortion of the network's
             outputs (needs calibration data).
         budget: the resource that a goal cuts when no bound names one.
@@ -65,6 +88,21 @@ class Allocate(_Strict):
     seed: int = 0
 
 
+class Refit(_Strict):
+    """Gives changed layers, and the dense ones behind them, weights fitted to what the original network computes.
+
+    Attributes:
+        enabled: whether that is done (it needs calibration data).
+        rounds: how often a layer before a ReLU or Clip is fitted again to what can be seen behind it.
+        ridge: how much a weight is held to the original one, in units of the mean variance of its inputs; "held-out"
+            chooses, per layer, what is best on held-out samples.
+    """
+
+    enabled: bool = False
+    rounds: Annotated[int, Field(ge=0)] = 3
+    ridge: Annotated[float, Field(gt=0)] | Literal["held-out"] = 0.01
+
+
 class Recipe(_Strict):
     """A whole recipe.
 
@@ -72,29 +110,51 @@ class Recipe(_Strict):
         name: as it appears in reports.
         description: one sentence for `lissom compress --help` readers.
         low_rank: the low-rank options.
+        tucker: the Tucker-2 options.
         allocate: the choice.
+        refit: what is done after it.
     """
 
     name: str
     description: str = ""
     low_rank: LowRank = LowRank()
+    tucker: Tucker = Tucker()
     allocate: Allocate = Allocate()
+    refit: Refit = Refit()
 
     @property
     def metric(self) -> Metric:
         """What the errors of the options measure."""
-        return self.low_rank.metric
+        return self.low_rank.metric if self.low_rank.enabled else self.tucker.metric
+
+    @property
+    def needs_moments(self) -> bool:
+        """Whether that metric needs the moments of the layers' inputs."""
+        return self.metric in MOMENT_METRICS
+
+    @model_validator(mode="after")
+    def _kinds_share_a_metric(self) -> Recipe:
+        pairs, chains = self.low_rank, self.tucker
+        if not (pairs.enabled or chains.enabled):
+            raise ValueError("expected low_rank or tucker to be enabled, but neither is")
+        if pairs.enabled and chains.enabled and pairs.metric != chains.metric:
+            raise ValueError(
+                f'expected one metric for all kinds, but low_rank has "{pairs.metric}" and tucker "{chains.metric}"'
+            )
+        return self
 
     @model_validator(mode="after")
     def _a_sum_is_of_distortions(self) -> Recipe:
-        if self.allocate.objective == "total" and self.allocate.error != "outputs":
-            raise ValueError('objective "total" expects error "outputs": errors of weights do not add up')
+        allocate = self.allocate
+        if allocate.objective == "total" and allocate.error != "outputs" and self.metric != "energy":
+            raise ValueError('objective "total" expects error "outputs" or metric "energy": other errors do not add up')
         return self
 
     @model_validator(mode="after")
     def _alds_is_the_published_iteration(self) -> Recipe:
         published = LowRank(metric="code")
-        if self.allocate.objective == "alds" and (self.low_rank != published or self.allocate.error != "weights"):
+        others = self.tucker.enabled or self.allocate.error != "weights"
+        if self.allocate.objective == "alds" and (self.low_rank != published or others):
             raise ValueError(
                 'objective "alds" expects foldings [0], sides ["input"], metric "code", rank_multiple 1 and error '
                 '"weights"'

@@ -14,14 +14,14 @@ from lissom.data import input_specs, random_feeds
 from lissom.graph.layers import Layer
 from lissom.graph.load import load
 from lissom.kinds import menu
-from lissom.lowrank.errors import METRICS, Metric
+from lissom.lowrank.errors import NORMS, Metric
 from lissom.lowrank.foldings import Scheme
 from lissom.lowrank.propose import ladders
 from lissom.options import Menu
 
 pytestmark = pytest.mark.ort
 
-DATA_FREE = tuple(metric for metric in METRICS if metric != "whitened")
+DATA_FREE = tuple(metric for metric in NORMS if metric != "whitened")
 
 
 @cache

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lissom.lowrank.errors import GRID, METRICS, Metric, error_curve, grid
-from lissom.lowrank.factors import factors, recompose, terms
+from lissom.lowrank.errors import GRID, NORMS, Metric, error_curve, grid
+from lissom.lowrank.factors import factors, is_fitted, recompose, terms
 from lissom.lowrank.foldings import SIDES, Scheme, divisors, fold, foldings_of, slices
 
 SHAPES = [(6, 4), (6, 4, 3), (6, 8, 3, 2), (4, 6, 1, 3), (4, 6, 2, 3, 2)]
@@ -75,21 +75,42 @@ def test_the_whitened_metric_is_the_error_of_the_output(shape: tuple[int, ...]) 
     weight = random_weight(shape)
     moment = random_moment(int(np.prod(shape[1:])))
     for scheme in every_scheme(shape):
-        flat = [e.reshape(len(e), -1) for e in residuals(weight, scheme, moment if scheme.folding == 0 else None)]
+        if is_fitted(scheme):
+            continue
+        flat = [e.reshape(len(e), -1) for e in residuals(weight, scheme, moment)]
         energy = np.array([np.trace(e @ moment @ e.T) for e in flat])
         wanted = np.maximum.accumulate(np.sqrt(energy / energy[0])[::-1])[::-1]
         np.testing.assert_allclose(curve(shape, scheme, "whitened"), wanted, rtol=0, atol=ROUNDING, err_msg=str(scheme))
 
 
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if len(shape) > 2])
+def test_the_whitened_metric_of_fitted_pairs_is_near_their_error_and_below_that_of_plain_ones(
+    shape: tuple[int, ...],
+) -> None:
+    """Where it is exact is tested with the fit. Pairs with more values than the weight have the last smaller one's."""
+    weight = random_weight(shape)
+    moment = random_moment(int(np.prod(shape[1:])))
+    for folding in foldings_of(shape[2:])[1:]:
+        got = curve(shape, Scheme(folding), "whitened")
+        flat = [[e.reshape(len(e), -1) for e in residuals(weight, Scheme(folding), m)] for m in (moment, None)]
+        energy = np.array([[np.trace(e @ moment @ e.T) for e in errors] for errors in flat])
+        fitted, plain = np.sqrt(energy / energy[0, 0])
+        useful = np.arange(len(got)) * sum(fold(weight, folding).shape) <= weight.size
+        np.testing.assert_allclose(got[useful], fitted[useful], rtol=0.2)
+        assert np.all(got[useful] <= np.maximum.accumulate(plain[::-1])[::-1][useful] + ROUNDING)
+        assert np.all(got[~useful] >= fitted[~useful] - ROUNDING)
+
+
 def test_a_whitened_error_that_rises_counts_for_the_ranks_before_it() -> None:
-    """Two terms cancel on the one patch there is: dropping one of them is worse than dropping both."""
-    weight = np.array([[[2.0, 0.0], [0.0, -1.9]]])  # [f = 1, c = 2, κ = 2]
-    patch = np.array([1.0, 0.0, 0.0, 1.0])  # sees 2.0 − 1.9
-    curve = error_curve(weight, Scheme(3), "whitened", np.outer(patch, patch))
+    """Two plain terms cancel on the one patch there is: dropping one of them is worse than dropping both."""
+    weight = np.zeros((1, 4, 2))  # [f, c, κ]
+    weight[0, 0, 0], weight[0, 1, 1] = 2.0, -1.9
+    patch = np.array([1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0])  # sees 2.0 − 1.9
+    curve = error_curve(weight, Scheme(3, "input", 2), "whitened", np.outer(patch, patch))
     np.testing.assert_allclose(curve, [19, 19, 0], atol=1e-9)
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", NORMS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_curves_never_rise_and_end_at_zero(shape: tuple[int, ...], metric: Metric) -> None:
     for scheme in every_scheme(shape):
@@ -99,7 +120,7 @@ def test_curves_never_rise_and_end_at_zero(shape: tuple[int, ...], metric: Metri
         assert errors[-2] > 0
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", NORMS)
 def test_dropping_everything_has_error_one_without_groups(metric: Metric) -> None:
     for shape in SHAPES:
         assert curve(shape, Scheme(), metric)[0] == 1
@@ -146,7 +167,7 @@ def test_the_grid_is_small_and_has_both_ends_and_rank_one(maximum: int) -> None:
     assert {0, 1, maximum} <= set(points.tolist())
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", NORMS)
 def test_a_weight_of_zeros_has_no_error(metric: Metric) -> None:
     moment = np.eye(6) if metric == "whitened" else None
     np.testing.assert_array_equal(error_curve(np.zeros((4, 6)), Scheme(0, "input", 2), metric, moment), 0)

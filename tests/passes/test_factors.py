@@ -54,6 +54,18 @@ def test_terms_are_orthonormal_on_the_left_and_add_up_to_the_slices(shape: tuple
             np.testing.assert_allclose(left.swapaxes(1, 2) @ left - np.eye(left.shape[2]), 0, atol=1e-12)
 
 
+@pytest.mark.parametrize("samples", [3, 200])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_factors_of_full_rank_under_a_moment_recompose_to_the_weight(shape: tuple[int, ...], samples: int) -> None:
+    """Also under a singular one, where a fit alone would leave the unseen part of the weight open."""
+    weight = random_weight(shape)
+    moment = random_moment(weight[0].size, samples)
+    for scheme in every_scheme(shape):
+        rank = terms(weight, scheme).scale.shape[1]
+        dense = recompose(*factors(weight, scheme, rank, moment), scheme.side, scheme.groups)
+        np.testing.assert_allclose(dense, weight, atol=2e-5, err_msg=str(scheme))
+
+
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("samples", [3, 100])
 def test_whitened_slices_have_the_least_possible_whitened_error(side: Side, samples: int) -> None:
@@ -88,11 +100,29 @@ def test_whitening_helps_where_it_is_measured_and_nowhere_else() -> None:
     assert np.linalg.norm(plain) < 0.99 * np.linalg.norm(whitened)
 
 
-@given(scale=st.floats(1e-3, 1e3))
-def test_both_factors_carry_the_same_scale(scale: float) -> None:
-    encoder, decoder = factors(random_weight((6, 8, 3, 2)) * np.float32(scale), Scheme(0, "input", 4), 2)
+@pytest.mark.parametrize("folding", [1, 2, 3])
+def test_a_moment_lowers_the_error_of_one_group_and_leaves_more_groups_plain(folding: int) -> None:
+    weight, moment = random_weight((6, 8, 3, 2)), random_moment(48, 200)
+
+    def error(scheme: Scheme, given_moment: np.ndarray | None) -> float:
+        pair = factors(weight, scheme, 2, given_moment)
+        residual = (weight - recompose(*pair, scheme.side, scheme.groups)).reshape(6, -1).astype(np.float64)
+        return float(np.trace(residual @ moment @ residual.T))
+
+    assert error(Scheme(folding), moment) < 0.95 * error(Scheme(folding), None)
+    for side in SIDES:
+        assert error(Scheme(folding, side, 2), moment) == error(Scheme(folding, side, 2), None)
+
+
+@given(scale=st.floats(1e-3, 1e3), fitted=st.booleans())
+def test_both_factors_carry_the_same_scale(scale: float, fitted: bool) -> None:
+    weight = random_weight((6, 8, 3, 2)) * np.float32(scale)
+    if fitted:
+        encoder, decoder = factors(weight, Scheme(1), 8, random_moment(48, 200))
+    else:
+        encoder, decoder = factors(weight, Scheme(0, "input", 4), 2)
     rows = np.linalg.norm(encoder.reshape(8, -1), axis=1)
-    columns = np.linalg.norm(decoder.reshape(6, 8), axis=0)
+    columns = np.linalg.norm(decoder.swapaxes(0, 1).reshape(8, -1), axis=1)
     np.testing.assert_allclose(rows, columns, rtol=1e-5)
 
 
@@ -100,14 +130,17 @@ def test_a_rank_outside_the_range_is_refused() -> None:
     for rank in (0, 5):
         with pytest.raises(ValueError, match=f"expected a rank in 1 .. 4, got {rank}"):
             factors(random_weight((6, 4)), Scheme(), rank)
+        with pytest.raises(ValueError, match=f"expected a rank in 1 .. 4, got {rank}"):
+            factors(random_weight((6, 4, 3)), Scheme(3), rank, np.eye(12))
 
 
 def test_a_moment_that_does_not_fit_is_refused() -> None:
     weight = random_weight((6, 4, 3))
-    with pytest.raises(ValueError, match=r"expected a moment of shape \(12, 12\), got \(4, 4\)"):
-        factors(weight, Scheme(), 1, np.eye(4))
-    with pytest.raises(ValueError, match="whitened factors need folding 0, got folding 3"):
-        factors(weight, Scheme(3), 1, np.eye(12))
+    for scheme in (Scheme(), Scheme(3), Scheme(3, "input", 2)):
+        with pytest.raises(ValueError, match=r"expected a moment of shape \(12, 12\), got \(4, 4\)"):
+            factors(weight, scheme, 1, np.eye(4))
+    with pytest.raises(ValueError, match="whitened terms need folding 0, got folding 3"):
+        terms(weight, Scheme(3), np.eye(12))
 
 
 def test_factors_that_do_not_fit_each_other_are_refused() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from graph.onnx_text import floats, integers, model, run
+from hypothesis import given
+from hypothesis import strategies as st
 from lissom import pipeline
 from lissom.graph.geometry import Geometry
-from lissom.observe import affordable, observe_moments, sample_columns
+from lissom.observe import Moment, affordable, observe_moments, sample_columns
 from lissom_runtime.errors import UsageError
 
 CONV = "net (float[N, 3, 9, 8] x) => (float[N, 4, H, W] y) {{ y = Conv <{attributes}> (x, w) }}"
@@ -44,7 +46,32 @@ def test_the_moment_is_that_of_all_columns_whatever_the_batches() -> None:
         feeds = [{"x": batch} for batch in batches]
         moment = observe_moments(canonical.model, canonical.layers, feeds)[layer.name]
         assert moment.rows == len(columns)
-        np.testing.assert_array_equal(moment.mean(), columns.T @ columns / len(columns))
+        np.testing.assert_allclose(moment.mean, columns.mean(axis=0), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(moment.about_zero(), columns.T @ columns / len(columns), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(moment.centred(), np.cov(columns.T, bias=True), rtol=0, atol=1e-12)
+
+
+@given(
+    level=st.floats(-1e6, 1e6, width=32),
+    sizes=st.lists(st.integers(0, 7), min_size=1, max_size=4).filter(sum),
+)
+def test_the_moment_about_the_mean_keeps_its_digits_whatever_the_mean(level: float, sizes: list[int]) -> None:
+    """A formula E[x xᵀ] − m mᵀ would lose twelve digits to a mean of a million."""
+    moment, parts = Moment.of(3), [integers(n, size, 3) for n, size in enumerate(sizes)]
+    for part in parts:
+        moment.add(part.astype(np.float64) + level)
+    rows = np.concatenate(parts).astype(np.float64)
+    assert moment.rows == len(rows)
+    np.testing.assert_allclose(moment.mean, rows.mean(axis=0) + level, rtol=1e-15, atol=1e-12)
+    np.testing.assert_allclose(moment.centred(), np.atleast_2d(np.cov(rows.T, bias=True)), rtol=0, atol=1e-7)
+
+
+def test_the_moment_of_constant_rows_is_zero_about_their_mean() -> None:
+    moment = Moment.of(4)
+    for size in (1, 3, 1000):
+        moment.add(np.tile(floats(0, 4), (size, 1)))
+    np.testing.assert_array_equal(moment.centred(), 0)
+    np.testing.assert_array_equal(moment.mean, floats(0, 4))
 
 
 def test_more_rows_than_the_limit_are_sampled_without_repetition() -> None:

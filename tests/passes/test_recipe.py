@@ -8,9 +8,28 @@ import pytest
 from lissom.recipe import make_bounds, preset_names, read_recipe
 from lissom_runtime.errors import UsageError
 
+PRESETS = [
+    "alds",
+    "alds-error3",
+    "alds-optk",
+    "alds-simple3",
+    "alds-simple5",
+    "fast",
+    "l-rank",
+    "lowrank",
+    "minimax",
+    "pca",
+    "spatial",
+    "svd",
+    "svd-energy",
+    "svd-error",
+    "svd-nuclear",
+    "tucker",
+]
+
 
 def test_every_preset_is_valid_described_and_named_after_its_file() -> None:
-    assert preset_names() == ["alds", "fast", "lowrank", "minimax"]
+    assert preset_names() == PRESETS
     for name in preset_names():
         recipe = read_recipe(name)
         assert recipe.name == name
@@ -31,7 +50,18 @@ def test_the_published_iteration_takes_the_published_options_only(tmp_path: Path
         read_recipe(str(path))
 
 
-@pytest.mark.parametrize("text", ["unknown = 1", "[low_rank]\nmetric = 'best'", "[allocate]\nseed = 'x'"])
+def test_errors_are_summed_only_where_they_add_up(tmp_path: Path) -> None:
+    path = tmp_path / "sum.toml"
+    path.write_text('[low_rank]\nmetric = "frobenius"\n[allocate]\nobjective = "total"\n')
+    with pytest.raises(UsageError, match='objective "total" expects error "outputs" or metric "energy"'):
+        read_recipe(str(path))
+    path.write_text('[low_rank]\nmetric = "energy"\n[allocate]\nobjective = "total"\n')
+    assert read_recipe(str(path)).metric == "energy"
+
+
+@pytest.mark.parametrize(
+    "text", ["unknown = 1", "[low_rank]\nmetric = 'best'", "[allocate]\nseed = 'x'", "[low_rank]\ngroups = []"]
+)
 def test_unknown_words_are_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text(text)

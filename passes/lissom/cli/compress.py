@@ -45,6 +45,8 @@ def compress(
     exclude: Annotated[str | None, typer.Option(metavar="REGEX", help="No layers whose name this finds.")] = None,
     convert_opset: flags.ConvertOpset = None,
     seed: flags.Seed = 0,
+    jobs: flags.Jobs = None,
+    cluster: flags.Cluster = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the plan; write nothing.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.onnx if it exists.")] = False,
     keep_anyway: Annotated[bool, typer.Option("--keep-anyway", help="Write a result that misses its goal.")] = False,
@@ -83,6 +85,8 @@ def compress(
         dry_run=dry_run,
         overwrite=overwrite,
         keep_anyway=keep_anyway,
+        jobs=jobs,
+        cluster=cluster,
         progress=progress,
     )
     write_json(result.report, json)

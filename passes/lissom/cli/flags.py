@@ -37,6 +37,14 @@ Json = Annotated[str | None, typer.Option("--json", metavar="FILE|-", help="Writ
 Verbose = Annotated[int, typer.Option("-v", "--verbose", count=True, help="Say more; -vv shows tracebacks.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
 NoColor = Annotated[bool, typer.Option("--no-color", help="Plain text.")]
+Jobs = Annotated[
+    int | None,
+    typer.Option("--jobs", metavar="N", min=1, help="Layers worked on at once. Default: one a core. Same result."),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option("--cluster", metavar="ADDRESS", help="Dask scheduler whose workers look at the layers (tcp://…)."),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Of random inputs, samples and starts.")]
 ConvertOpset = Annotated[
     int | None, typer.Option("--convert-opset", metavar="N", help="Convert the model up to opset N first.")

@@ -19,7 +19,7 @@ def dependants(proto: onnx.ModelProto, sources: Collection[str]) -> set[str]:
     """Names of the tensors that depend on `sources`, those included."""
     known = set(sources)
     for node in proto.graph.node:  # in topological order
-        if any(name in known for name in _reads(node)):
+        if any(name in known for name in reads(node)):
             known.update(name for name in node.output if name)
     return known
 
@@ -29,7 +29,7 @@ def border(proto: onnx.ModelProto, sources: Collection[str]) -> list[str]:
     known = dependants(proto, sources)
     made = {name for node in proto.graph.node for name in node.output if name}
     computed = made | {value.name for value in proto.graph.input} - {tensor.name for tensor in proto.graph.initializer}
-    read = (name for node in proto.graph.node if any(name in known for name in _reads(node)) for name in _reads(node))
+    read = (name for node in proto.graph.node if any(name in known for name in reads(node)) for name in reads(node))
     return list(dict.fromkeys(name for name in read if name in computed and name not in known))
 
 
@@ -56,7 +56,7 @@ def part(proto: onnx.ModelProto, given: Mapping[str, npt.DTypeLike], wanted: Seq
         node = producers.get(name)
         if node is not None and id(node) not in needed:
             needed.add(id(node))
-            waiting.extend(_reads(node))
+            waiting.extend(reads(node))
     constants = [tensor for tensor in proto.graph.initializer if tensor.name in read and tensor.name not in given]
     missing = {value.name for value in proto.graph.input} & read - {tensor.name for tensor in constants}
     if missing:
@@ -77,7 +77,7 @@ def part(proto: onnx.ModelProto, given: Mapping[str, npt.DTypeLike], wanted: Seq
     return cut
 
 
-def _reads(node: onnx.NodeProto) -> Iterator[str]:
+def reads(node: onnx.NodeProto) -> Iterator[str]:
     """The tensors that a node reads, in its subgraphs too."""
     inner = (attribute.g for attribute in node.attribute if attribute.type == onnx.AttributeProto.GRAPH)
     yield from (name for name in node.input if name)

@@ -5,8 +5,10 @@ grouped Gemm, so a grouped factor is a batched MatMul over the groups:
 
     x[..., c] -> [..., k, c/k] -> [k, ..., c/k] @ [k, c/k, j] -> [..., k, j] -> [..., k j]
 
-The bias moves to the decoder, which keeps the name of the layer's output. Nothing is
-done here but what an `Option` says; whether it is a good idea was decided before.
+The bias moves to the decoder, which keeps the name of the layer's output. Where the mean m of
+the layer's input is known, the bias takes up the mean error (W − Ŵ) m of the pair, so that what
+is left to the factors is the error about the mean. Nothing is done here but what an `Option`
+says; whether it is a good idea was decided before.
 """
 
 from __future__ import annotations
@@ -22,20 +24,28 @@ from lissom.lowrank.factors import Float32Array, factors, recompose
 from lissom.lowrank.foldings import Scheme
 from lissom.lowrank.pairs import Factor, Pair, pair
 from lissom.options import FloatArray, Parameters
-from lissom.rewrite import Rewrite
+from lissom.rewrite import Rewrite, corrected_bias, put_in_place, replace_bias
 
 
-def apply(model: Model, layer: Layer, parameters: Parameters, moment: FloatArray | None) -> Rewrite:
+def apply(
+    model: Model, layer: Layer, parameters: Parameters, moment: FloatArray | None, mean: FloatArray | None = None
+) -> Rewrite:
     """Replaces `layer` by the pair that approximates its weight best.
 
     Args:
         model: the model that holds `layer.node`.
         layer: the layer to replace.
         parameters: folding, side, groups and rank.
-        moment: second moment[columns, columns] of the layer's input: whitened factors where the folding has them.
+        moment: second moment[columns, columns] of the layer's input, about `mean` where that is given: factors
+            fitted under it.
+        mean: mean[columns] of the layer's input: the bias is corrected for it, where that can be.
     """
     weights = _factors(layer, parameters, moment)
-    return Rewrite(emit(model, layer, parameters, weights), _recomposed(parameters, weights))
+    dense = _recomposed(parameters, weights)
+    bias = corrected_bias(layer, dense, mean)
+    if bias is not None:
+        replace_bias(layer, bias)
+    return Rewrite(emit(model, layer, parameters, weights), dense, bias)
 
 
 def approximate(layer: Layer, parameters: Parameters, moment: FloatArray | None) -> Float32Array:
@@ -44,9 +54,8 @@ def approximate(layer: Layer, parameters: Parameters, moment: FloatArray | None)
 
 
 def _factors(layer: Layer, parameters: Parameters, moment: FloatArray | None) -> tuple[Float32Array, Float32Array]:
-    """Encoder and decoder, whitened where the folding has that."""
-    scheme = Scheme.of(parameters)
-    return factors(layer.weight, scheme, int(parameters["rank"]), moment if scheme.folding == 0 else None)
+    """Encoder and decoder, fitted under the moment where the scheme has that."""
+    return factors(layer.weight, Scheme.of(parameters), int(parameters["rank"]), moment)
 
 
 def _recomposed(parameters: Parameters, weights: tuple[Float32Array, Float32Array]) -> Float32Array:
@@ -74,14 +83,7 @@ def emit(model: Model, layer: Layer, parameters: Parameters, weights: tuple[Floa
     scheme, rank = Scheme.of(parameters), int(parameters["rank"])
     shape = pair(layer.geometry, scheme, rank)
     nodes = _convolutions(layer, shape, weights) if layer.op == "Conv" else _products(layer, shape, weights)
-    for number, node in enumerate(nodes):
-        node.name = f"{layer.name}/lissom_{number}"
-    output = layer.node.outputs[0]
-    layer.node.inputs.clear()
-    layer.node.outputs.clear()
-    nodes[-1].outputs = [output]
-    position = next(i for i, node in enumerate(model.graph.nodes) if node is layer.node)
-    model.graph.nodes[position : position + 1] = nodes
+    put_in_place(model, layer, nodes)
     return nodes
 
 

@@ -18,8 +18,10 @@ first entry of the curve of a single slice. Metrics:
               value at the next smaller grid rank, and √(Σ_i σ²_{i,j+1}) from the line above.
 `frobenius`   ‖E‖_F / ‖W‖_F = √(Σ_i Σ_{p>j} σ²_{i,p}) / ‖W‖_F. Exact.
 `whitened`    √(tr E Σ Eᵀ / tr W Σ Wᵀ) with E unfolded to [f, cκ] and Σ the second moment of the
-              input patches: the relative error of the layer's output. Folding 0 uses whitened
-              factors, the others plain ones. Exact for every rank before the next step:
+              input patches: the relative error of the layer's output. Folding 0 has whitened
+              factors; one group of the others has fitted ones, and the curve of `alternating`:
+              exact on a grid of ranks, interpolated between them. More groups of the others have
+              plain factors. Exact for every rank, but for fitted factors, before the next step:
               with E = Σ_{i,p>j} s_ip u_ip v_ipᵀ the error is the sum over the tail of
 
                   P[p, q] = Σ_{i,i'} Σ_{d,d'} s_ip s_i'q (u_ip[d]ᵀ u_i'q[d']) (v_ipᵀ Σ_dd' v_i'q),
@@ -28,27 +30,42 @@ first entry of the curve of a single slice. Metrics:
               Slices on the output side have disjoint rows and do not interact. Slices on the
               input side do, and neither they nor plain factors need give a falling curve: a
               rank whose successor does worse is given the successor's error (an upper bound).
+              With Σ about the mean of the patches it is the error that the bias cannot take up.
 
 Norms of different foldings are norms of different matrices, except `frobenius` and
-`whitened`, which do not depend on the folding.
+`whitened`, which do not depend on the folding. Metrics that are no norms but rank rules of
+other methods are in `energies`.
 """
 
 from __future__ import annotations
 
 from itertools import product
-from math import prod, sqrt
+from math import sqrt
 from typing import Literal, get_args
 
 import numpy as np
 from scipy.linalg import eigvalsh
 
-from lissom.lowrank.factors import check_moment, terms
-from lissom.lowrank.foldings import Array, Scheme, axis_order, decoder_axes, slices
+from lissom.lowrank.alternating import fitted_errors, moment_by_tap
+from lissom.lowrank.energies import (
+    MOMENT_METRICS,
+    Rule,
+    energy_curve,
+    nuclear_curve,
+    rank_curve,
+    scale_of,
+    sensitivity_curve,
+    tails,
+)
+from lissom.lowrank.factors import check_moment, is_fitted, terms
+from lissom.lowrank.foldings import Array, Scheme, slices
 from lissom.lowrank.spectra import shared_vectors, spectrum
 from lissom.options import FloatArray, IntArray
 
-Metric = Literal["code", "theorem", "spectral", "frobenius", "whitened"]
-METRICS: tuple[Metric, ...] = get_args(Metric)
+Norm = Literal["code", "theorem", "spectral", "frobenius", "whitened"]
+NORMS: tuple[Norm, ...] = get_args(Norm)
+
+Metric = Norm | Rule
 
 GRID = 48
 """The most ranks at which `spectral` is evaluated, per folding and number of groups."""
@@ -68,7 +85,7 @@ def error_curve(weight: Array, scheme: Scheme, metric: Metric, moment: FloatArra
     """
     whole = residual_curve(weight, Scheme(scheme.folding), metric, moment)
     curve = whole if scheme.groups == 1 else residual_curve(weight, scheme, metric, moment)
-    return relative(curve, whole[0])
+    return relative(curve, scale_of(metric, whole[0]))
 
 
 def relative(curve: FloatArray, scale: float) -> FloatArray:
@@ -86,15 +103,22 @@ def residual_curve(weight: Array, scheme: Scheme, metric: Metric, moment: FloatA
     Raises:
         ValueError: as in `error_curve`.
     """
-    if metric == "whitened":
+    if metric in MOMENT_METRICS:
         if moment is None:
-            raise ValueError("the metric 'whitened' needs the second moment of the layer's input")
-        return _whitened(weight, scheme, moment)
+            raise ValueError(f"the metric {metric!r} needs the second moment of the layer's input")
+        norms = _whitened(weight, scheme, moment)
+        return norms if metric == "whitened" else sensitivity_curve(norms)
     if metric == "spectral" and scheme.groups > 1:
         return _spectral(shared_vectors(weight, scheme))
     sigma = spectrum(weight, scheme)
     if metric == "frobenius":
-        return _root(_tails((sigma**2).sum(axis=0)))
+        return _root(energy_curve(sigma))
+    if metric == "energy":
+        return energy_curve(sigma)
+    if metric == "nuclear":
+        return nuclear_curve(sigma)
+    if metric == "rank":
+        return rank_curve(sigma.shape[1])
     worst: FloatArray = np.append(sigma.max(axis=0), 0.0)
     if metric == "theorem":
         worst *= sqrt(scheme.groups)
@@ -112,12 +136,6 @@ def grid(maximum: int) -> IntArray:
 def _root(squares: FloatArray) -> FloatArray:
     roots: FloatArray = np.sqrt(squares)
     return roots
-
-
-def _tails(energies: FloatArray) -> FloatArray:
-    """tail[j] = Σ_{p ≥ j} energies[p], with the empty tail at the end; rounding below 0 is cut."""
-    sums: FloatArray = np.append(np.cumsum(energies[::-1])[::-1], 0.0)
-    return np.maximum(sums, 0.0)
 
 
 def _spectral(shared: FloatArray) -> FloatArray:
@@ -157,8 +175,10 @@ def _whitened(weight: Array, scheme: Scheme, moment: FloatArray) -> FloatArray:
     check_moment(moment, weight[0].size)
     if scheme.folding == 0 and (scheme.side == "output" or scheme.groups == 1):
         return _whitened_apart(weight, scheme.groups, moment)
+    if is_fitted(scheme):
+        return _root(fitted_errors(weight, scheme.folding, moment))
     left, scale, right = terms(weight, scheme, moment if scheme.folding == 0 else None)
-    by_tap = _moment_by_tap(moment, weight, scheme.folding)  # [d, column, d', column']
+    by_tap = moment_by_tap(moment, weight, scheme.folding)  # [d, column, d', column']
     taps = len(by_tap)
     k, rank, width = right.shape
     u = left.reshape(k, -1, taps, rank)
@@ -173,7 +193,7 @@ def _whitened(weight: Array, scheme: Scheme, moment: FloatArray) -> FloatArray:
             seen = (v[i] @ by_tap[d, own, e]).reshape(rank, -1, width).swapaxes(0, 1)
             interaction += (rows * (seen @ v[others].swapaxes(1, 2))).sum(axis=0)
     energies = np.diag(interaction) + 2 * np.triu(interaction, 1).sum(axis=1)
-    return _root(_tails(energies))
+    return _root(tails(energies))
 
 
 def _whitened_apart(weight: Array, groups: int, moment: FloatArray) -> FloatArray:
@@ -182,13 +202,4 @@ def _whitened_apart(weight: Array, groups: int, moment: FloatArray) -> FloatArra
     parts = slices(matrix, "output", groups)
     energies = np.linalg.eigvalsh(slices(matrix @ moment, "output", groups) @ parts.swapaxes(1, 2))
     rank = min(parts.shape[1:])
-    return _root(_tails(np.maximum(energies[:, ::-1][:, :rank], 0).sum(axis=0)))
-
-
-def _moment_by_tap(moment: FloatArray, weight: Array, folding: int) -> FloatArray:
-    """moment[c κ, c κ] as [decoder taps, columns, decoder taps, columns] of the folded weight."""
-    kernel = weight.shape[2:]
-    order = [axis - 1 for axis in axis_order(folding, len(kernel))[1:]]
-    taps = prod(kernel[axis] for axis in decoder_axes(folding, len(kernel)))
-    apart = moment.reshape(weight.shape[1:] * 2).transpose(order + [len(order) + axis for axis in order])
-    return apart.reshape(taps, len(moment) // taps, taps, len(moment) // taps)
+    return _root(tails(np.maximum(energies[:, ::-1][:, :rank], 0).sum(axis=0)))

@@ -16,6 +16,11 @@ eigenvectors of W_i Σ W_iᵀ inside the range of W_i: with W_i = Q R, U = Q X w
 R Σ Rᵀ. Hence all terms together always give W_i back. Here v_pᵀ is the unit row
 u_pᵀ W_i / s_p; the v_p are not orthogonal. A slice on the input side sees its own diagonal
 block of Σ, a slice on the output side all of it.
+
+Fitted (foldings 1, 2 and 3, one group): minimises the same error, where there is no closed form
+and the terms depend on the rank; see `alternating`. More groups of these foldings stay plain.
+
+With Σ about the mean of x, what is minimised is the error that a bias of the layer cannot take up.
 """
 
 from __future__ import annotations
@@ -25,6 +30,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from lissom.lowrank.alternating import Fitting
 from lissom.lowrank.foldings import Array, Scheme, Side, decoder_axes, fold, slices
 from lissom.options import FloatArray
 
@@ -62,7 +68,7 @@ def terms(weight: Array, scheme: Scheme, moment: FloatArray | None = None) -> Te
     if moment is None:
         return Terms(*np.linalg.svd(parts, full_matrices=False))
     if scheme.folding != 0:
-        raise ValueError(f"whitened factors need folding 0, got folding {scheme.folding}")
+        raise ValueError(f"whitened terms need folding 0, got folding {scheme.folding}")
     check_moment(moment, matrix.shape[1])
     basis, core = np.linalg.qr(parts)
     seen = np.stack([_own_moment(moment, scheme, i) for i in range(scheme.groups if scheme.side == "input" else 1)])
@@ -92,7 +98,8 @@ def factors(
         weight: weight[f, c, *kernel]; a linear layer has no kernel axes.
         scheme: folding, side and groups.
         rank: terms kept of every slice, 1 .. `max_rank`.
-        moment: as in `terms`.
+        moment: moment[cκ, cκ], second moment of the input patches in the column order of
+            folding 0, under which the pair is whitened or fitted; None for a plain one.
 
     Returns:
         encoder[k·rank, c or c/k, *kernel] and decoder[f, rank·k or rank, *kernel], in the
@@ -100,11 +107,15 @@ def factors(
         "output" the decoder.
 
     Raises:
-        ValueError: the rank is out of range, or as in `terms`.
+        ValueError: the rank is out of range, or the moment is of the wrong shape.
     """
-    left, scale, right = terms(weight, scheme, moment)
-    if not 1 <= rank <= scale.shape[1]:
-        raise ValueError(f"expected a rank in 1 .. {scale.shape[1]}, got {rank}")
+    if moment is not None:
+        check_moment(moment, weight[0].size)
+    if moment is not None and is_fitted(scheme):
+        left, scale, right = _fitted_terms(weight, scheme, rank, moment)
+    else:
+        left, scale, right = terms(weight, scheme, moment if scheme.folding == 0 else None)
+        _require_rank(rank, scale.shape[1])
     root = np.sqrt(scale[:, :rank])
     f, c, *kernel = weight.shape
     owned = decoder_axes(scheme.folding, len(kernel))
@@ -119,6 +130,11 @@ def factors(
         decoder = decoder.swapaxes(0, 1).reshape(f, -1, k * rank)
     decoder = decoder.reshape(f, -1, decoder.shape[-1]).swapaxes(1, 2).reshape(f, -1, *decoder_kernel)
     return encoder.astype(np.float32), decoder.astype(np.float32)
+
+
+def is_fitted(scheme: Scheme) -> bool:
+    """Whether a moment makes the pairs of `scheme` fitted ones."""
+    return scheme.folding != 0 and scheme.groups == 1
 
 
 def recompose(encoder: Array, decoder: Array, side: Side, groups: int) -> Float32Array:
@@ -149,6 +165,21 @@ def recompose(encoder: Array, decoder: Array, side: Side, groups: int) -> Float3
     paired = (0, 1, *(2 + axis + half for axis in range(axes) for half in (0, axes)))
     kernel = np.multiply(decoder.shape[2:], encoder.shape[2:]).astype(int)
     return apart.transpose(paired).reshape(decoder.shape[0], channels, *kernel).astype(np.float32)
+
+
+def _fitted_terms(weight: Array, scheme: Scheme, rank: int, moment: FloatArray) -> Terms:
+    """The pair of `rank` that `alternating` fits, as terms of its one slice."""
+    fitting = Fitting(weight, scheme.folding, moment)
+    _require_rank(rank, fitting.max_rank)
+    pair = fitting.pair(rank)
+    basis, core = np.linalg.qr(pair.decoder)
+    rotation, scale, right = np.linalg.svd(core @ pair.encoder, full_matrices=False)
+    return Terms((basis @ rotation)[None], scale[None], right[None])
+
+
+def _require_rank(rank: int, highest: int) -> None:
+    if not 1 <= rank <= highest:
+        raise ValueError(f"expected a rank in 1 .. {highest}, got {rank}")
 
 
 def _own_moment(moment: FloatArray, scheme: Scheme, index: int) -> FloatArray:

@@ -28,7 +28,7 @@ Layer-wise Decomposition" (ALDS), section 2.1 and appendix, for folding and inpu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal, TypeVar, cast, get_args
@@ -98,6 +98,11 @@ def foldings_of(kernel_shape: Sequence[int]) -> tuple[int, ...]:
 def divisors(channels: int) -> list[int]:
     """All divisors of `channels`, ascending: the numbers of groups that can be had."""
     return [groups for groups in range(1, channels + 1) if channels % groups == 0]
+
+
+def nearest(candidates: Collection[int], wished: int) -> int:
+    """The candidate nearest to the one that is wished for; of two, the larger."""
+    return min(candidates, key=lambda candidate: (abs(candidate - wished), -candidate))
 
 
 def axis_order(folding: int, axes: int) -> tuple[int, ...]:

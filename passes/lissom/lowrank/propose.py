@@ -7,18 +7,20 @@ highest rank instead. Nothing else is left out here: rungs larger than the dense
 because the ALDS iteration walks over them, and an allocator never takes an option that costs
 more than keeping the layer dense.
 
-With one group both sides are the same pair, which is offered once.
+With one group both sides are the same pair, which is offered once. Under the metric `whitened` foldings 1 to 3 offer
+that one only, unless groups are asked for: it is fitted under the moment, slices are not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 
 from lissom.graph.geometry import Geometry
+from lissom.lowrank.energies import scale_of
 from lissom.lowrank.errors import Metric, relative, residual_curve
-from lissom.lowrank.foldings import Array, Scheme, Side, divisors, foldings_of
+from lissom.lowrank.foldings import Array, Scheme, Side, divisors, foldings_of, nearest
 from lissom.lowrank.pairs import max_rank, pair, sliced_channels
 from lissom.options import FloatArray, IntArray, Ladder
 
@@ -34,6 +36,7 @@ def ladders(
     sides: Iterable[Side] = ("input",),
     moment: FloatArray | None = None,
     rank_multiple: int = 1,
+    groups: Collection[int] | None = None,
 ) -> list[Ladder]:
     """All low-rank ladders of one layer.
 
@@ -46,6 +49,8 @@ def ladders(
         sides: which channels may be sliced.
         moment: moment[cκ, cκ] of the input patches, for the metric `whitened`.
         rank_multiple: ranks, and sliced channels per group, are multiples of it.
+        groups: numbers of groups that are wished for, None for all; in the place of one that cannot be had comes
+            the nearest that can, of two the larger.
 
     Raises:
         ValueError: the metric needs a moment and there is none.
@@ -54,22 +59,30 @@ def ladders(
     found = []
     for folding in sorted(set(foldings) & set(foldings_of(geometry.kernel_shape))):
         whole = residual_curve(exact, Scheme(folding), metric, moment)
-        for scheme in _schemes(geometry, folding, sides, rank_multiple):
+        fitted = metric == "whitened" and folding > 0  # slices are not fitted under the moment: one group is far better
+        for scheme in _schemes(geometry, folding, sides, rank_multiple, (1,) if fitted and groups is None else groups):
             curve = whole if scheme.groups == 1 else residual_curve(exact, scheme, metric, moment)
-            errors = relative(curve, whole[0])
+            errors = relative(curve, scale_of(metric, whole[0], pair(geometry, scheme, 1).macs))
             found.append(_ladder(name, geometry, scheme, metric, errors, rank_multiple))
     return found
 
 
-def _schemes(geometry: Geometry, folding: int, sides: Iterable[Side], multiple: int) -> Iterable[Scheme]:
-    """Every distinct scheme of one folding whose groups have a multiple of `multiple` channels."""
-    yield Scheme(folding)
+def _schemes(
+    geometry: Geometry, folding: int, sides: Iterable[Side], multiple: int, wished: Collection[int] | None
+) -> list[Scheme]:
+    """Every distinct scheme of one folding whose groups have a multiple of `multiple` channels, or the wished ones."""
+    found: dict[Scheme, None] = {Scheme(folding): None} if wished is None else {}
     for side in sides:
         channels = sliced_channels(geometry, side)
+        possible = [Scheme(folding)]
         for groups in divisors(channels)[1:]:
             scheme = Scheme(folding, side, groups)
             if channels // groups % multiple == 0 and max_rank(geometry, scheme) >= multiple:
-                yield scheme
+                possible.append(scheme)
+        by_groups = {scheme.groups: scheme for scheme in possible}
+        taken = by_groups if wished is None else [nearest(by_groups, groups) for groups in wished]
+        found |= {by_groups[groups]: None for groups in taken}
+    return list(found)
 
 
 def _ladder(

@@ -13,7 +13,7 @@ the distortion is interpolated over the error of the weight, both on a log scale
 least probe it falls with the square of the error.
 
 Only what depends on the layer runs again: its input and whatever else the nodes behind it read is kept from one run of
-the original (`graph.extract`). The weight is an input of that network, so that all probes share one session.
+the original (`graph.extract`). Weight and bias are inputs of that network, so that all probes share one session.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ from lissom.graph.layers import Layer
 from lissom.graph.model import Model
 from lissom.options import FloatArray, Ladder, Menu, Parameters
 from lissom.price.cache import Cache
-from lissom.rewrite import in_copy, replace_weight, stored_weight
+from lissom.rewrite import corrected_bias, in_copy, own_bias, replace_bias, replace_weight, stored_weight
+from lissom.version import __version__
 
 PROBES = 8
 """Options of one kind that are measured at a site."""
@@ -79,23 +80,24 @@ class DistortionTable:
                 content.update(np.ascontiguousarray(feeds[name]).tobytes())
         self._identity = content.hexdigest()
 
-    def price(self, layer: Layer, menu: Menu, moment: FloatArray | None) -> Menu:
+    def price(self, layer: Layer, menu: Menu, moment: FloatArray | None = None, mean: FloatArray | None = None) -> Menu:
         """The menu with measured distortions in the place of the errors of the weights.
 
         Args:
             layer: the layer that the menu is of.
             menu: its options.
             moment: second moment[columns, columns] of the layer's input, for kinds that use it.
+            mean: mean[columns] of the layer's input, for the bias that takes up the mean error.
 
         Raises:
-            UsageError: an activation or output is NaN or infinite.
+            UsageError: an output is NaN or infinite.
         """
         ladders: list[Ladder] = []
         metric = ""
         for kind in dict.fromkeys(ladder.kind for ladder in menu.ladders):
             same = [ladder for ladder in menu.ladders if ladder.kind == kind]
             probes = _probes(same)
-            distortions, metric = self._measure(layer, kind, [parameters for _, parameters in probes], moment)
+            distortions, metric = self._measure(layer, kind, [parameters for _, parameters in probes], moment, mean)
             curve = _Curve(np.array([error for error, _ in probes]), np.array(distortions))
             ladders += [
                 replace(
@@ -109,13 +111,17 @@ class DistortionTable:
         return Menu(menu.site, replace(menu.dense, metric=metric or menu.dense.metric), tuple(ladders))
 
     def _measure(
-        self, layer: Layer, kind: str, probes: Sequence[Parameters], moment: FloatArray | None
+        self,
+        layer: Layer,
+        kind: str,
+        probes: Sequence[Parameters],
+        moment: FloatArray | None,
+        mean: FloatArray | None,
     ) -> tuple[list[float], str]:
         """The distortion of each probe, and what it is called."""
-        keys = [
-            {"of": self._identity, "site": layer.name, "kind": kind, "parameters": dict(parameters)}
-            for parameters in probes
-        ]
+        how = {"kind": kind, "moment": moment is not None, "mean": mean is not None, "lissom": __version__}
+        where = {"of": self._identity, "site": layer.name}
+        keys = [{**where, **how, "parameters": dict(parameters)} for parameters in probes]
         known = [self._cache.get(key) for key in keys]
         metric = "output_kl" if self._classifies else "output_error"
         if all(value is not None for value in known):
@@ -124,7 +130,7 @@ class DistortionTable:
         found = []
         for key, parameters, value in zip(keys, probes, known, strict=True):
             if value is None:
-                changed = behind.run(self._approximate[kind](layer, parameters, moment))
+                changed = behind.run(self._approximate[kind](layer, parameters, moment), mean)
                 value = max(distortion(behind.original, changed, self._classifies), FLOOR)
                 self._cache.put(key, value)
             found.append(value)
@@ -167,7 +173,7 @@ def _log_probabilities(scores: FloatArray) -> FloatArray:
 
 
 class _Behind:
-    """The part of a network that depends on one layer, with the weight as an input.
+    """The part of a network that depends on one layer, with weight and bias as inputs.
 
     Attributes:
         original: the network's outputs on the samples.
@@ -177,9 +183,11 @@ class _Behind:
         copy = model.copy()
         node = in_copy(copy, layer)
         replace_weight(node, layer.weight)
+        self._layer, self._bias = layer, own_bias(layer)
+        if self._bias is not None:
+            replace_bias(node, self._bias)
+        self._inputs = [tensor.name for tensor in node.node.inputs[1 : 2 if self._bias is None else 3]]
         proto = copy.to_proto()
-        self._layer = layer
-        self._weight = node.node.inputs[1].name
         produced = layer.node.outputs[0].name
         kept = list(dict.fromkeys([layer.source.name, *border(proto, [produced])]))
         given = {name: values.dtype for name, values in batches[0].items()}
@@ -198,14 +206,18 @@ class _Behind:
             if room < 0:
                 break
         self.original = [np.concatenate(parts) for parts in zip(*before, strict=True)]
-        types = {name: values.dtype for name, values in self._batches[0].items()} | {self._weight: np.dtype(np.float32)}
+        types = {name: values.dtype for name, values in self._batches[0].items()}
+        types |= dict.fromkeys(self._inputs, np.dtype(np.float32))
         self._outputs = list(outputs)
         self._session = open_session(part(proto, types, outputs).SerializeToString())
 
-    def run(self, weight: Array) -> list[Array]:
-        """The outputs with another weight[out, in, *kernel]."""
-        given = stored_weight(self._layer, weight)
-        runs = [run_session(self._session, {**feeds, self._weight: given}, self._outputs) for feeds in self._batches]
+    def run(self, weight: Array, mean: FloatArray | None) -> list[Array]:
+        """The outputs with another weight[out, in, *kernel], and a bias that takes up the mean error."""
+        given = {self._inputs[0]: stored_weight(self._layer, weight)}
+        if self._bias is not None:
+            corrected = corrected_bias(self._layer, weight, mean)
+            given[self._inputs[1]] = self._bias if corrected is None else corrected
+        runs = [run_session(self._session, {**feeds, **given}, self._outputs) for feeds in self._batches]
         return [np.concatenate(parts) for parts in zip(*runs, strict=True)]
 
 

@@ -21,6 +21,7 @@ from lissom.report.schema import (
     Environment,
     LatencyEntry,
     LayerEntry,
+    RefitEntry,
     RefusalEntry,
     Report,
     Size,
@@ -69,7 +70,7 @@ def build_report(
         verified=None if candidate is None else candidate.max_difference,
         accuracy=accuracy,
         latency=latency,
-        layers=_layers(study, plan),
+        layers=_layers(study, plan, candidate),
         refusals=[RefusalEntry(site=r.site, kind=r.kind, reason=r.reason) for r in plan.refusals],
         tries=[
             TryEntry(budget=search.main.resource, ratio=t.share, met=t.met, drop=t.drop, note=t.note)
@@ -150,7 +151,7 @@ def _predicted(study: Study, search: Search, plan: Plan) -> CostEntry:
     )
 
 
-def _layers(study: Study, plan: Plan) -> list[LayerEntry]:
+def _layers(study: Study, plan: Plan, candidate: Candidate | None) -> list[LayerEntry]:
     menus = {menu.site: menu for menu in study.menus}
     entries = []
     for layer in study.canonical.layers:
@@ -158,6 +159,7 @@ def _layers(study: Study, plan: Plan) -> list[LayerEntry]:
         if option is None:
             continue
         menu = menus[layer.name]
+        judged = None if candidate is None else candidate.judged.get(layer.name)
         entries.append(
             LayerEntry(
                 site=layer.name,
@@ -170,6 +172,9 @@ def _layers(study: Study, plan: Plan) -> list[LayerEntry]:
                 before=_cost(menu.dense.cost),
                 after=_cost(option.cost),
                 options=sum(len(ladder) for ladder in menu.ladders),
+                refit=None
+                if judged is None
+                else RefitEntry(kept=judged.kept, error_before=judged.before, error_after=judged.after),
             )
         )
     return entries

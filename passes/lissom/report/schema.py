@@ -56,6 +56,20 @@ class CostEntry(_Part):
     latency_us: float | None
 
 
+class RefitEntry(_Part):
+    """What came of the refit of a layer.
+
+    Attributes:
+        kept: whether the layer got the refitted weight.
+        error_before, error_after: relative squared error of the layer on held-out calibration samples, in the
+            compressed network, without and with the refit.
+    """
+
+    kept: bool
+    error_before: float
+    error_after: float
+
+
 class LayerEntry(_Part):
     """One site: what it is, and what was chosen for it.
 
@@ -68,6 +82,7 @@ class LayerEntry(_Part):
         error: of the option, in `metric`.
         before, after: cost of the dense layer and of the option.
         options: how many options the site was offered.
+        refit: what came of its refit, or null where none was tried.
     """
 
     site: str
@@ -80,6 +95,7 @@ class LayerEntry(_Part):
     before: CostEntry
     after: CostEntry
     options: int
+    refit: RefitEntry | None = None
 
 
 class RefusalEntry(_Part):

@@ -1,0 +1,1 @@
+"""What gives a compressed network back some of what it lost."""

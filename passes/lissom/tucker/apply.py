@@ -1,0 +1,116 @@
+"""Surgery: puts a Tucker-2 chain in the place of a convolution.
+
+    x[c] -> 1×1 -> [S] -> the layer's kernel, strides, dilations and padding -> [R] -> 1×1, with the bias -> y[f]
+
+Zero padding moves to the middle convolution because the first has no bias: it maps zeros to zeros. Where the input
+channels are not factorised the first is left out. The last one keeps the name of the layer's output. Where the mean m
+of the layer's input is known, its bias takes up the mean error (W − Ŵ) m.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from lissom.graph.geometry import Geometry
+from lissom.graph.layers import Layer
+from lissom.graph.model import Model, Node, constant, make_node, variable
+from lissom.options import FloatArray, Parameters
+from lissom.rewrite import Rewrite, corrected_bias, put_in_place, replace_bias
+from lissom.tucker.factors import Through, Tucker, fitted, modes
+from lissom.tucker.propose import chain_of, ranks_of
+
+Float32Array = npt.NDArray[np.float32]
+
+
+def apply(
+    model: Model, layer: Layer, parameters: Parameters, moment: FloatArray | None, mean: FloatArray | None = None
+) -> Rewrite:
+    """Replaces `layer` by the chain that approximates its weight.
+
+    Args:
+        model: the model that holds `layer.node`.
+        layer: the convolution to replace.
+        parameters: anchors, multiple and rank.
+        moment: second moment[columns, columns] of the layer's input, about `mean` where that is given: the chain is
+            fitted under it.
+        mean: mean[columns] of the layer's input: the bias is corrected for it, where that can be.
+    """
+    weights = _weights(layer, parameters, moment)
+    dense = _recomposed(layer, weights)
+    bias = corrected_bias(layer, dense, mean)
+    if bias is not None:
+        replace_bias(layer, bias)
+    return Rewrite(emit(model, layer, parameters, weights), dense, bias)
+
+
+def approximate(layer: Layer, parameters: Parameters, moment: FloatArray | None) -> Float32Array:
+    """The dense weight[f, c, *kernel] of the chain that `apply` would put in the layer's place."""
+    return _recomposed(layer, _weights(layer, parameters, moment))
+
+
+def emit_random(model: Model, layer: Layer, parameters: Parameters, rng: np.random.Generator) -> None:
+    """Replaces `layer` by a chain with random weights of unit gain, for timing."""
+    weights = []
+    for geometry in chain_of(layer.geometry, *ranks_of(layer.geometry, parameters)):
+        shape = (geometry.out_channels, geometry.in_channels, *geometry.kernel_shape)
+        weights.append((rng.standard_normal(shape) / np.sqrt(geometry.columns)).astype(np.float32))
+    emit(model, layer, parameters, weights)
+
+
+def emit(model: Model, layer: Layer, parameters: Parameters, weights: Sequence[Float32Array]) -> list[Node]:
+    """Replaces `layer` in `model` by the chain with the given weights.
+
+    Args:
+        model: the model that holds `layer.node`.
+        layer: the convolution to replace.
+        parameters: anchors, multiple and rank.
+        weights: of the two or three convolutions, in the order in which they run, in ONNX layout.
+
+    Returns:
+        The new nodes, in topological order.
+    """
+    nodes: list[Node] = []
+    source = layer.source
+    chain = chain_of(layer.geometry, *ranks_of(layer.geometry, parameters))
+    for number, (geometry, weight) in enumerate(zip(chain, weights, strict=True)):
+        result = variable(f"{layer.name}/lissom_middle{number}", like=layer.source)
+        stored = constant(f"{layer.name}/lissom_weight{number}", weight)
+        nodes.append(make_node("Conv", "", [source, stored], [result], _attributes(geometry)))
+        source = result
+    if layer.bias is not None:
+        nodes[-1].inputs.append(layer.bias)
+    put_in_place(model, layer, nodes)
+    return nodes
+
+
+def _attributes(geometry: Geometry) -> dict[str, object]:
+    attributes: dict[str, object] = {
+        "kernel_shape": list(geometry.kernel_shape),
+        "strides": list(geometry.strides),
+        "dilations": list(geometry.dilations),
+    }
+    if geometry.auto_pad == "NOTSET":
+        return attributes | {"pads": list(geometry.pads)}
+    return attributes | {"auto_pad": geometry.auto_pad}
+
+
+def _weights(layer: Layer, parameters: Parameters, moment: FloatArray | None) -> list[Float32Array]:
+    """The weights of the convolutions, in the order in which they run."""
+    start = modes(layer.weight)
+    through = None if moment is None else Through(start.kernel, moment)
+    found = fitted(start, *ranks_of(layer.geometry, parameters), through)
+    ones = (1,) * len(layer.geometry.kernel_shape)
+    core = np.moveaxis(found.core, 0, -1).reshape(*found.core.shape[1:], *layer.geometry.kernel_shape)
+    encoder = [] if found.inp is None else [found.inp.T.reshape(*found.inp.T.shape, *ones)]
+    return [part.astype(np.float32) for part in (*encoder, core, found.out.reshape(*found.out.shape, *ones))]
+
+
+def _recomposed(layer: Layer, weights: Sequence[Float32Array]) -> Float32Array:
+    """The dense weight of a chain, from its weights as they are stored."""
+    *encoder, core, out = (weight.reshape(*weight.shape[:2], -1).astype(np.float64) for weight in weights)
+    inp = encoder[0][:, :, 0].T if encoder else None
+    dense = Tucker(out[:, :, 0], np.moveaxis(core, -1, 0), inp, 0.0).dense()
+    return dense.reshape(layer.weight.shape).astype(np.float32)
