@@ -20,13 +20,13 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import scipy
@@ -219,11 +219,9 @@ def _dask(address: str, jobs: int | None) -> Iterator[Workers]:
                 distributed.Client(address, timeout=WAIT_SECONDS, set_as_default=False, name="lissom")
             )
             client.wait_for_workers(1, timeout=WAIT_SECONDS)
-            found = client.run(_versions)
+            found = client.run(_versions, on_error="return")
         except (OSError, ValueError, ImportError) as error:
-            raise UsageError(
-                f"expected a Dask scheduler at {address!r} with workers that have lissom installed, but got: {error}"
-            ) from error
+            raise UsageError(f"expected a Dask scheduler at {address!r} with workers, but got: {error}") from error
         _require_same_versions(found)
         executor = client.get_executor(pure=False)
         stack.callback(executor.shutdown, wait=False)
@@ -238,12 +236,19 @@ def _versions() -> dict[str, str]:
     return {"lissom": __version__, "numpy": np.__version__, "scipy": scipy.__version__}
 
 
-def _require_same_versions(found: dict[str, Any]) -> None:
-    """Every worker has what this process has.
+def _require_same_versions(found: Mapping[str, dict[str, str] | Exception]) -> None:
+    """Every worker has what this process has; `found` says what, or why it cannot tell (lissom is not installed).
 
     Raises:
         UsageError: one has not.
     """
+    here = _versions()
     for worker, versions in found.items():
-        if versions != _versions():
-            raise UsageError(f"expected {_versions()} as here, but the worker {worker} has {versions}")
+        if versions != here:
+            raise UsageError(f"expected {_told(here)} on every worker, but {worker} has {_told(versions)}")
+
+
+def _told(versions: dict[str, str] | Exception) -> str:
+    if isinstance(versions, Exception):
+        return f"none that it can tell: {versions}"
+    return ", ".join(f"{name} {version}" for name, version in versions.items())

@@ -131,6 +131,11 @@ def test_a_cluster_gives_values_in_the_order_of_the_items(cluster: str) -> None:
         assert list(map_in_parallel(square_late, items, workers)) == [number**2 for number in range(20)]
 
 
+def test_an_item_larger_than_dask_likes_travels_without_a_warning(cluster: str) -> None:
+    with open_workers(1, None, cluster) as workers:
+        assert list(map_in_parallel(np.ndarray.sum, [np.ones(2_000_000)], workers)) == [2e6]
+
+
 def test_blas_has_one_thread_in_a_piece_of_work_and_gets_its_threads_back(cluster: str, processes: Workers) -> None:
     with threadpool_limits(limits=2, user_api="blas"):
         with open_workers(2, 2) as threads, open_workers(1, None, cluster) as dask:
@@ -280,8 +285,13 @@ def test_a_cluster_without_workers_is_refused(monkeypatch: pytest.MonkeyPatch) -
 
 def test_workers_of_another_version_are_refused(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "__version__", "0.0.1")
-    with pytest.raises(UsageError, match=r"expected .*0\.0\.1.* but the worker tcp"), open_workers(2, None, cluster):
+    with pytest.raises(UsageError, match=r"lissom 0\.0\.1, .* but tcp.* has lissom"), open_workers(2, None, cluster):
         pass
+
+
+def test_workers_without_lissom_are_refused() -> None:
+    with pytest.raises(UsageError, match="on every worker, but tcp://there has none that it can tell: No module"):
+        parallel._require_same_versions({"tcp://there": ModuleNotFoundError("No module named 'lissom'")})
 
 
 def test_a_cluster_that_is_lost_is_no_defect_of_lissom(cluster: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import lissom
@@ -19,7 +20,7 @@ from lissom.lowrank.propose import KIND
 from lissom.options import Cost, Option, Plan
 from lissom.pipeline import Candidate, Study
 from lissom.price.distortion import Approximate
-from lissom.recipe import Allocate, Recipe, Refit
+from lissom.recipe import Allocate, Recipe, Refit, read_recipe
 from lissom.recover import refit as refits
 from lissom.recover.fit import Dense, Rows, joined
 from lissom.recover.refit import Refitted, refit
@@ -316,3 +317,13 @@ def test_a_recipe_with_refit_asks_for_calibration_data_and_reports_each_layer() 
     entries = [layer.refit for layer in result.report.layers if layer.refit is not None]
     assert any(entry.kept for entry in entries)
     assert all(entry.error_after < entry.error_before for entry in entries if entry.kept)
+
+
+def test_a_recipe_says_how_a_refit_is_done_and_only_that(tmp_path: Path) -> None:
+    assert read_recipe("lowrank").refit == Refit(enabled=True, rounds=3, ridge="held-out")
+    assert not read_recipe("minimax").refit.enabled
+    for wrong in ("ridge = 0", 'ridge = "best"', "rounds = -1", "steps = 3"):
+        path = tmp_path / "wrong.toml"
+        path.write_text(f"[refit]\n{wrong}\n", encoding="utf-8")
+        with pytest.raises(UsageError, match=f"refit.{wrong.split()[0]}"):
+            read_recipe(str(path))

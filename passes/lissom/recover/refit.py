@@ -175,6 +175,8 @@ class _Refit:
 
     def run(self, batches: Sequence[Feeds]) -> Refitted:
         """Fits one layer after another, and compares the outputs."""
+        if not self._layers:
+            return Refitted(refusals=self._refusals)
         tails = find_tails(self._model, self._layers, batches[0])
         stops = [tails[layer.name].target for layer in self._layers]
         asked = [{layer.source.name, *tails[layer.name].computed} for layer in self._layers]
