@@ -18,6 +18,7 @@ import scipy.optimize
 from hypothesis import given
 from hypothesis import strategies as st
 from lissom.allocate.minimax import minimax
+from lissom.allocate.quiet import without_notes
 from lissom.allocate.total import FEW, GAP, total
 from lissom.options import RESOURCES, Cost, FloatArray, Ladder, Menu, Option, Resource
 from lissom_runtime.errors import GoalMissed
@@ -302,7 +303,7 @@ def test_a_latency_limit_needs_priced_options() -> None:
 
 def test_the_notes_of_the_solver_do_not_reach_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
     printed = ctypes.CDLL("ucrtbase" if os.name == "nt" else None).puts
-    with allocator._without_notes():
+    with without_notes():
         printed(b"HighsMipSolverData::transformNewIntegerFeasibleSolution tmpSolver.run();")
         printed(b"{}")
     assert capfd.readouterr().out.split() == ["{}"]

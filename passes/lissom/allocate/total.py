@@ -44,15 +44,10 @@ Source: Sinha and Zoltners, "The Multiple-Choice Knapsack Problem", Operations R
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import math
-import os
-import tempfile
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Context
 
@@ -61,6 +56,7 @@ from lissom_runtime.errors import GoalMissed
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 from scipy.sparse import csr_array
 
+from lissom.allocate.quiet import without_notes
 from lissom.options import FloatArray, IntArray, Menu, Option, Plan, Resource
 
 GAP = 1e-4
@@ -371,7 +367,7 @@ def _integer(
         seconds = deadline - time.monotonic()
         if seconds <= 0:
             break
-        with _without_notes():
+        with without_notes():
             result = milp(
                 error / unit,
                 integrality=np.ones(len(error), np.int64),
@@ -402,36 +398,6 @@ def _one_each(offered: Sequence[IntArray], others: int = 0) -> csr_array:
     columns = sum(counts)
     shape = len(counts), columns + others
     return csr_array((np.ones(columns), np.arange(columns), np.cumsum([0, *counts])), shape=shape)
-
-
-_STANDARD_OUTPUT = threading.Lock()
-
-
-@contextmanager
-def _without_notes() -> Iterator[None]:
-    """Holds back standard output meanwhile and then writes it, without the notes of HiGHS.
-
-    HiGHS 1.12 (in SciPy 1.17) prints "HighsMipSolverData::transformNewIntegerFeasibleSolution tmpSolver.run();"
-    there, whatever it is told (github.com/ERGO-Code/HiGHS/issues/2783), and a caller may be writing JSON.
-    """
-    with _STANDARD_OUTPUT, tempfile.TemporaryFile() as held:
-        try:
-            standard = os.dup(1)
-        except OSError:  # a process without standard output
-            yield
-            return
-        os.dup2(held.fileno(), 1)
-        try:
-            yield
-        finally:
-            ctypes.CDLL("ucrtbase" if os.name == "nt" else None).fflush(None)
-            os.dup2(standard, 1)
-            os.close(standard)
-            held.seek(0)
-            kept = [line for line in held if not line.startswith(b"HighsMipSolverData::")]
-            if kept:
-                with open(1, "wb", closefd=False) as output:
-                    output.writelines(kept)
 
 
 def _missed(program: _Program, limits: Mapping[Resource, float], seconds: float) -> GoalMissed:
