@@ -17,12 +17,12 @@ baseline); the rounding is ours: never above the share.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from lissom_runtime.errors import GoalMissed
 
-from lissom.options import FloatArray, IntArray, Menu, Option, Plan, Resource
+from lissom.allocate.staircase import Staircase, levels, total_cost
+from lissom.options import Menu, Plan, Resource
 
 
 def constant(menus: Sequence[Menu], resource: Resource, limit: float) -> Plan:
@@ -41,14 +41,14 @@ def constant(menus: Sequence[Menu], resource: Resource, limit: float) -> Plan:
         ValueError: `resource` is latency and an option was not priced.
     """
     stairs = [_staircase(menu, resource) for menu in menus]
-    shares = np.unique(np.concatenate([np.zeros(1), *(stair.share for stair in stairs)]))
-    if _total(stairs, shares[0]) > limit:
-        least = _total(stairs, shares[0])
+    shares = levels(stairs)
+    if total_cost(stairs, shares[0]) > limit:
+        least = total_cost(stairs, shares[0])
         raise GoalMissed(f"the sites cannot be made smaller than {least:g} {resource}, and {limit:g} is the limit")
     low, high = 0, len(shares) - 1  # the answer is in low .. high
     while low < high:
         middle = (low + high + 1) // 2
-        if _total(stairs, shares[middle]) <= limit:
+        if total_cost(stairs, shares[middle]) <= limit:
             low = middle
         else:
             high = middle - 1
@@ -56,34 +56,8 @@ def constant(menus: Sequence[Menu], resource: Resource, limit: float) -> Plan:
     return Plan(options, level=max((option.error for option in options.values()), default=0.0))
 
 
-@dataclass(frozen=True)
-class _Staircase:
-    """What a site takes, by share.
-
-    Attributes:
-        share: share[n], ascending: shares from which on an option of less error fits; the first is 0.
-        cost: cost[n] of that option, rising.
-        position: position[n] of that option among all of the site: 0 is "keep dense", then
-            come the options of each ladder in turn.
-    """
-
-    share: FloatArray
-    cost: FloatArray
-    position: IntArray
-
-    def at(self, share: float) -> int:
-        """The step in force at `share`: the last one, where several have the same."""
-        return int(self.share.searchsorted(share, "right")) - 1
-
-    def option(self, menu: Menu, share: float) -> Option:
-        """The option that the site takes at `share`."""
-        position = int(self.position[self.at(share)])
-        starts = np.cumsum([1, *(len(ladder) for ladder in menu.ladders)])
-        index = int(starts.searchsorted(position, "right")) - 1
-        return menu.dense if index < 0 else menu.ladders[index].option(position - int(starts[index]))
-
-
-def _staircase(menu: Menu, resource: Resource) -> _Staircase:
+def _staircase(menu: Menu, resource: Resource) -> Staircase:
+    """The options by the share of the dense cost from which on they fit, and of those the one of least error."""
     dense = menu.dense.cost.get(resource)
     error = np.concatenate([[menu.dense.error], *(ladder.error for ladder in menu.ladders)])
     cost = np.concatenate([[dense], *(ladder.cost(resource) for ladder in menu.ladders)])
@@ -92,8 +66,4 @@ def _staircase(menu: Menu, resource: Resource) -> _Staircase:
     best = np.minimum.accumulate(error[order])
     steps = order[np.append(True, best[1:] < best[:-1])]
     share = np.append(0.0, cost[steps[1:]] / dense)
-    return _Staircase(share, cost[steps], steps)
-
-
-def _total(stairs: Sequence[_Staircase], share: float) -> float:
-    return sum(float(stair.cost[stair.at(share)]) for stair in stairs)
+    return Staircase(share, cost[steps], steps)

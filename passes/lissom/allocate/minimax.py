@@ -18,12 +18,12 @@ options the one with less error is.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from lissom_runtime.errors import GoalMissed
 
-from lissom.options import FloatArray, IntArray, Menu, Option, Plan, Resource
+from lissom.allocate.staircase import Staircase, levels, total_cost
+from lissom.options import Menu, Plan, Resource
 
 
 def minimax(menus: Sequence[Menu], resource: Resource, limit: float) -> Plan:
@@ -42,49 +42,22 @@ def minimax(menus: Sequence[Menu], resource: Resource, limit: float) -> Plan:
         ValueError: `resource` is latency and an option was not priced.
     """
     stairs = [_staircase(menu, resource) for menu in menus]
-    levels = np.unique(np.concatenate([np.zeros(1), *(stair.level for stair in stairs)]))
-    if _total(stairs, levels[-1]) > limit:
-        least = _total(stairs, levels[-1])
+    steps = levels(stairs)
+    if total_cost(stairs, steps[-1]) > limit:
+        least = total_cost(stairs, steps[-1])
         raise GoalMissed(f"the sites cannot be made smaller than {least:g} {resource}, and {limit:g} is the limit")
-    low, high = 0, len(levels) - 1  # the answer is in low .. high
+    low, high = 0, len(steps) - 1  # the answer is in low .. high
     while low < high:
         middle = (low + high) // 2
-        if _total(stairs, levels[middle]) <= limit:
+        if total_cost(stairs, steps[middle]) <= limit:
             high = middle
         else:
             low = middle + 1
-    options = {menu.site: stair.option(menu, levels[high]) for menu, stair in zip(menus, stairs, strict=True)}
+    options = {menu.site: stair.option(menu, steps[high]) for menu, stair in zip(menus, stairs, strict=True)}
     return Plan(options, level=max((option.error for option in options.values()), default=0.0))
 
 
-@dataclass(frozen=True)
-class _Staircase:
-    """What a site costs at best, by level.
-
-    Attributes:
-        level: level[n], ascending: errors at which a cheaper option appears; the first is 0.
-        cost: cost[n] from that level on, falling.
-        position: position[n] of that option among all of the site: 0 is "keep dense", then
-            come the options of each ladder in turn.
-    """
-
-    level: FloatArray
-    cost: FloatArray
-    position: IntArray
-
-    def at(self, level: float) -> int:
-        """The step in force at `level`: the last one, where several share a level."""
-        return int(self.level.searchsorted(level, "right")) - 1
-
-    def option(self, menu: Menu, level: float) -> Option:
-        """The option that the site takes at `level`."""
-        position = int(self.position[self.at(level)])
-        starts = np.cumsum([1, *(len(ladder) for ladder in menu.ladders)])
-        index = int(starts.searchsorted(position, "right")) - 1
-        return menu.dense if index < 0 else menu.ladders[index].option(position - int(starts[index]))
-
-
-def _staircase(menu: Menu, resource: Resource) -> _Staircase:
+def _staircase(menu: Menu, resource: Resource) -> Staircase:
     dense = menu.dense.cost.get(resource)
     error = np.concatenate([[0.0], *(ladder.error for ladder in menu.ladders)])
     cost = np.concatenate([[dense], *(ladder.cost(resource) for ladder in menu.ladders)])
@@ -92,8 +65,4 @@ def _staircase(menu: Menu, resource: Resource) -> _Staircase:
     order = useful[error[useful].argsort(kind="stable")]
     cheapest = np.minimum.accumulate(cost[order])
     steps = order[np.append(True, cheapest[1:] < cheapest[:-1])]
-    return _Staircase(error[steps], cost[steps], steps)
-
-
-def _total(stairs: Sequence[_Staircase], level: float) -> float:
-    return sum(float(stair.cost[stair.at(level)]) for stair in stairs)
+    return Staircase(error[steps], cost[steps], steps)
