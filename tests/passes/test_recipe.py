@@ -36,6 +36,13 @@ def test_every_preset_is_valid_described_and_named_after_its_file() -> None:
         assert recipe.description.endswith(".")
 
 
+def test_every_preset_stands_in_the_table_of_methods() -> None:
+    table = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    for name in preset_names():
+        assert any(f"`{name}`" in row for row in rows)
+
+
 def test_a_preset_and_a_file_of_the_same_text_are_the_same_recipe(tmp_path: Path) -> None:
     path = tmp_path / "fast.toml"
     path.write_text('[low_rank]\nfoldings = [0, 1, 2, 3]\nsides = ["input", "output"]\nrank_multiple = "target"\n')
