@@ -29,6 +29,10 @@ def render_report(report: Report, verbose: int) -> None:
     if verbose or report.status == "dry-run":
         out.print(layer_table(report.layers))
     render_refusals(report.refusals, verbose)
+    if report.distortion is not None and report.bound is not None:
+        out.print(
+            f"summed distortion {report.distortion:.4g}; no plan within the limits has less than {report.bound:.4g}"
+        )
     out.print(_summary(report))
     if report.status == "dry-run" and report.bounds["max_drop"] is not None:
         out.print("This is the first plan that the search for the goal would try; nothing was built or scored.")

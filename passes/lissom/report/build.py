@@ -62,6 +62,8 @@ def build_report(
         remarks=remarks,
         steps=[StepEntry(name=name, changes=len(o.changes)) for name, o in study.canonical.outcomes.items()],
         level=plan.level,
+        distortion=plan.distortion,
+        bound=plan.bound,
         resource=search.main.resource,
         least_share=search.least_share,
         before=_size(study.canonical.original),

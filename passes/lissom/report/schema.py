@@ -178,6 +178,8 @@ class Report(_Part):
         status: "met", "missed" (a bound or the goal was not reached) or "dry-run".
         model: name and SHA-256 of the input file.
         level: largest error of any option taken.
+        distortion: summed error of the options, where that is the objective.
+        bound: no plan within the limits has a smaller sum, where that is known.
         resource: what was limited: params, macs, bytes or latency_us.
         least_share: the smallest share of it that any choice of options would keep, as predicted.
         predicted: what the plan adds up to.
@@ -195,6 +197,8 @@ class Report(_Part):
     remarks: Sequence[str]
     steps: Sequence[StepEntry]
     level: float
+    distortion: float | None = None
+    bound: float | None = None
     resource: str
     least_share: float
     before: Size
