@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import onnx
 import pytest
@@ -66,3 +68,15 @@ def test_an_ir_version_too_old_for_initializers_is_raised_and_remarked() -> None
     loaded = from_proto(proto)
     assert loaded.ir_version == 4
     assert "IR version raised from 3 to 4" in loaded.remarks[0]
+
+
+@pytest.mark.parametrize("earlier", ["first", ["first", "second"]])
+def test_a_fused_node_lists_all_that_it_comes_from_by_name(earlier: str | list[str]) -> None:
+    loaded = model("net (float[4] x) => (float[4] y) { a = Neg(x) y = Relu(a) }", ir=10)
+    first, follower = loaded.graph.nodes
+    loaded.set_provenance(first, {"kind": "low-rank", "from": earlier})
+    follower.name = "behind"
+    loaded.fuse(first, follower)
+    (node,) = loaded.to_proto().graph.node[:1]
+    (entry,) = [prop.value for prop in node.metadata_props if prop.key == PROVENANCE_KEY]
+    assert json.loads(entry)["from"] == [*(["first"] if earlier == "first" else earlier), "behind"]

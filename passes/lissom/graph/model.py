@@ -179,7 +179,8 @@ class Model:
         """
         note = self._notes.pop(node.outputs[0].name, _Notes())
         output = follower.outputs[0]
-        earlier = json.loads(note.metadata.get(PROVENANCE_KEY, "{}")).get("from", [node.name])
+        named = json.loads(note.metadata.get(PROVENANCE_KEY, "{}")).get("from", node.name)
+        earlier = [named] if isinstance(named, str) else named
         follower.inputs.clear()
         follower.outputs.clear()
         node.outputs[0] = output
