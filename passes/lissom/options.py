@@ -154,6 +154,12 @@ class Menu:
     dense: Option
     ladders: Sequence[Ladder]
 
+    def option(self, position: int) -> Option:
+        """One of all options: 0 is "keep dense", then come those of each ladder in turn."""
+        starts = np.cumsum([1, *(len(ladder) for ladder in self.ladders)])
+        index = int(starts.searchsorted(position, "right")) - 1
+        return self.dense if index < 0 else self.ladders[index].option(position - int(starts[index]))
+
 
 @dataclass(frozen=True)
 class Plan:

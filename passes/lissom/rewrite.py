@@ -99,6 +99,16 @@ def corrected_bias(
     return corrected
 
 
+def take_up_mean(
+    layer: Layer, weight: npt.NDArray[Any], mean: npt.NDArray[Any] | None
+) -> npt.NDArray[np.float32] | None:
+    """Gives a layer its `corrected_bias`, and returns it: None where there is none and the layer's own stays."""
+    bias = corrected_bias(layer, weight, mean)
+    if bias is not None:
+        replace_bias(layer, bias)
+    return bias
+
+
 def replace_bias(layer: Layer, bias: npt.NDArray[Any]) -> None:
     """Gives a dense layer another bias[out_channels].
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from kernels.planned import run_tasks
+from kernels.planned import PAIR, Shape, run_tasks
 from kernels.weights import Epilogue, Floats, SparseStruct, Weight, epilogue, sparse
 from lissom_runtime import library
 from lissom_runtime.contract import BLOCKS
@@ -21,17 +21,6 @@ pytestmark = [
     pytest.mark.native,
     pytest.mark.skipif(not library.available(), reason=library.describe()),
 ]
-
-PAIR = ctypes.c_int64 * 2
-
-
-class Shape(ctypes.Structure):
-    """`lissom_conv2d`."""
-
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in ("batch", "groups", "in_channels", "out_channels")),
-        *((name, PAIR) for name in ("input", "out", "kernel", "stride", "dilation", "pad")),
-    )
 
 
 class Plan(ctypes.Structure):

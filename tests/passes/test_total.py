@@ -18,6 +18,7 @@ import scipy.optimize
 from hypothesis import given
 from hypothesis import strategies as st
 from lissom.allocate.minimax import minimax
+from lissom.allocate.program import Site
 from lissom.allocate.quiet import without_notes
 from lissom.allocate.total import FEW, GAP, total
 from lissom.options import RESOURCES, Cost, FloatArray, Ladder, Menu, Option, Resource
@@ -170,7 +171,7 @@ def test_what_is_offered_to_the_solver_and_taken_is_what_no_other_option_makes_n
     values: list[tuple[int, ...]],
 ) -> None:
     error, *cost = np.array(values, np.float64).T
-    site = allocator._Site(error, np.array(cost), np.arange(len(values)))
+    site = Site(error, np.array(cost), np.arange(len(values)))
     wanted = [
         n
         for n, own in enumerate(values)

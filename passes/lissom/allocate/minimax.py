@@ -20,9 +20,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from lissom_runtime.errors import GoalMissed
 
-from lissom.allocate.staircase import Staircase, levels, total_cost
+from lissom.allocate.staircase import Staircase, first_within, levels
 from lissom.options import Menu, Plan, Resource
 
 
@@ -42,19 +41,7 @@ def minimax(menus: Sequence[Menu], resource: Resource, limit: float) -> Plan:
         ValueError: `resource` is latency and an option was not priced.
     """
     stairs = [_staircase(menu, resource) for menu in menus]
-    steps = levels(stairs)
-    if total_cost(stairs, steps[-1]) > limit:
-        least = total_cost(stairs, steps[-1])
-        raise GoalMissed(f"the sites cannot be made smaller than {least:g} {resource}, and {limit:g} is the limit")
-    low, high = 0, len(steps) - 1  # the answer is in low .. high
-    while low < high:
-        middle = (low + high) // 2
-        if total_cost(stairs, steps[middle]) <= limit:
-            high = middle
-        else:
-            low = middle + 1
-    options = {menu.site: stair.option(menu, steps[high]) for menu, stair in zip(menus, stairs, strict=True)}
-    return Plan(options, level=max((option.error for option in options.values()), default=0.0))
+    return first_within(menus, stairs, levels(stairs), resource, limit)
 
 
 def _staircase(menu: Menu, resource: Resource) -> Staircase:

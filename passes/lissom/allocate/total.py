@@ -56,8 +56,9 @@ from lissom_runtime.errors import GoalMissed
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 from scipy.sparse import csr_array
 
+from lissom.allocate.program import Program, Site, one_each, program_of, site_of
 from lissom.allocate.quiet import without_notes
-from lissom.options import FloatArray, IntArray, Menu, Option, Plan, Resource
+from lissom.options import FloatArray, IntArray, Menu, Plan, Resource
 
 GAP = 1e-4
 """How far above the least the summed error may be, as a fraction: far less than errors are known to."""
@@ -70,9 +71,6 @@ WIDER = 4
 
 NODES = 1
 """Branches that it follows before the last lot."""
-
-PIVOTS = 200
-"""Options of a site that are compared with all others of a lot, to take out those that are needless."""
 
 CUTS = 32
 """Choices over a limit by less than the solver can see that are ruled out one by one."""
@@ -117,7 +115,7 @@ def total(menus: Sequence[Menu], limits: Mapping[Resource, float], seconds: floa
             was not priced.
     """
     limits = {resource: limit for resource, limit in limits.items() if limit != math.inf}
-    program = _program([_site(menu, list(limits)) for menu in menus], np.array(list(limits.values()), np.float64))
+    program = program_of([site_of(menu, list(limits)) for menu in menus], np.array(list(limits.values()), np.float64))
     if np.isnan(program.limit).any():
         raise ValueError(f"expected numbers as limits, got {limits}")
     for row, (resource, limit) in enumerate(limits.items()):
@@ -129,118 +127,14 @@ def total(menus: Sequence[Menu], limits: Mapping[Resource, float], seconds: floa
     found = _solve(program, time.monotonic() + seconds, gap)
     if found is None:
         raise _missed(program, limits, seconds)
-    settled = [site.settle(option) for site, option in zip(program.sites, found[0], strict=True)]
-    options = {menu.site: _option(menu, site, at) for menu, site, at in zip(menus, program.sites, settled, strict=True)}
+    chosen = zip(menus, program.sites, found[0], strict=True)
+    options = {menu.site: menu.option(int(site.position[site.settle(option)])) for menu, site, option in chosen}
     errors = [option.error for option in options.values()]
     distortion = float(sum(errors))
     return Total(Plan(options, level=max(errors, default=0.0)), distortion, min(found[1], distortion))
 
 
-@dataclass(frozen=True)
-class _Site:
-    """What a site may take: "keep dense" first, then all that is cheaper in some limited resource.
-
-    Attributes:
-        error: error[n].
-        cost: cost[resources, n], of the limited resources.
-        position: position[n] among all options of the site: 0 is "keep dense", then come the
-            options of each ladder in turn.
-    """
-
-    error: FloatArray
-    cost: FloatArray
-    position: IntArray
-
-    def settle(self, option: int) -> int:
-        """The option, or one that is no worse in anything and better in something, or earlier."""
-        no_worse = (self.error <= self.error[option]) & (self.cost <= self.cost[:, [option]]).all(axis=0)
-        among = np.flatnonzero(no_worse)
-        return int(among[np.lexsort((*self.cost[:, among], self.error[among]))[0]])
-
-    def front(self, options: IntArray) -> IntArray:
-        """The options without those that another one of them makes needless, at least for `PIVOTS` of them."""
-        values = np.vstack([self.error[options], self.cost[:, options]])
-        size = np.abs(values).max(axis=1, keepdims=True)
-        order = (values / np.where(size > 0, size, 1)).sum(axis=0).argsort(kind="stable")
-        for pivot in range(PIVOTS):
-            if pivot >= len(order):
-                break
-            rest = order[pivot + 1 :]
-            needless = (values[:, rest] >= values[:, order[[pivot]]]).all(axis=0)
-            order = np.append(order[: pivot + 1], rest[~needless])
-        front: IntArray = options[np.sort(order)]
-        return front
-
-
-@dataclass(frozen=True)
-class _Program:
-    """The sites and their limits.
-
-    Attributes:
-        sites: what each may take.
-        limit: limit[resources].
-        floor: floor[resources, sites], the least cost of each site.
-        scale: scale[resources], the room that a limit leaves above the floors, but no less than rounding
-            makes of the limit.
-        room: room[resources] in units of `scale`: 1, or less where rounding is more than the room.
-    """
-
-    sites: Sequence[_Site]
-    limit: FloatArray
-    floor: FloatArray
-    scale: FloatArray
-    room: FloatArray
-
-    def excess(self, site: int, options: IntArray) -> FloatArray:
-        """excess[resources, options]: the cost above the site's floor in units of `scale`."""
-        above: FloatArray = (self.sites[site].cost[:, options] - self.floor[:, [site]]) / self.scale[:, None]
-        return above
-
-    def dearness(self, site: int, prices: FloatArray, weight: float = 1.0) -> FloatArray:
-        """dearness[n] of all options of a site: `weight` × error, and the excess at `prices`[resources]."""
-        own, each = self.sites[site], prices / self.scale
-        paid: FloatArray = weight * own.error + each @ own.cost - each @ self.floor[:, site]
-        return paid
-
-    def over(self, choice: Sequence[int]) -> FloatArray:
-        """over[resources]: the costs of a choice[sites], summed in the order of the sites, less the limits."""
-        chosen = list(zip(self.sites, choice, strict=True))
-        rows = range(len(self.limit))
-        return np.array([sum(float(site.cost[row, option]) for site, option in chosen) for row in rows]) - self.limit
-
-    def distortion(self, choice: Sequence[int]) -> float:
-        """The summed error of a choice[sites]."""
-        return sum(float(site.error[option]) for site, option in zip(self.sites, choice, strict=True))
-
-
-def _program(sites: Sequence[_Site], limit: FloatArray) -> _Program:
-    floor = np.array([site.cost.min(axis=1) for site in sites], np.float64).reshape(len(sites), len(limit)).T
-    room = limit - floor.sum(axis=1)
-    scale = np.maximum(room, 1e-6 * np.abs(limit))
-    scale = np.where(scale > 0, scale, 1)
-    return _Program(sites, limit, floor, scale, np.maximum(room, 0) / scale)
-
-
-def _site(menu: Menu, resources: Sequence[Resource]) -> _Site:
-    error = np.concatenate([[menu.dense.error], *(ladder.error for ladder in menu.ladders)])
-    cost = np.empty((len(resources), len(error)))
-    for row, resource in enumerate(resources):
-        cost[row] = np.concatenate([[menu.dense.cost.get(resource)], *(lad.cost(resource) for lad in menu.ladders)])
-    for values in (error, cost):
-        if not np.isfinite(values).all():
-            raise ValueError(f"expected finite errors and costs of {menu.site}, got {values[~np.isfinite(values)][0]}")
-    useful = np.append(0, np.flatnonzero((cost < cost[:, :1]).any(axis=0)))
-    return _Site(error[useful], cost[:, useful], useful)
-
-
-def _option(menu: Menu, site: _Site, option: int) -> Option:
-    position = int(site.position[option])
-    starts = np.cumsum([1, *(len(ladder) for ladder in menu.ladders)])
-    index = int(starts.searchsorted(position, "right")) - 1
-    return menu.dense if index < 0 else menu.ladders[index].option(position - int(starts[index]))
-
-
-def _solve(program: _Program, deadline: float, gap: float) -> tuple[Sequence[int], float] | None:
+def _solve(program: Program, deadline: float, gap: float) -> tuple[Sequence[int], float] | None:
     """The best choice[sites] and a lower bound of the summed error of all, or None where no choice was found."""
     if not program.sites:
         return [], 0.0
@@ -273,7 +167,7 @@ def _reach(dearer: Sequence[FloatArray], count: int, most: float) -> tuple[float
     return float(np.partition(every, count)[count]), False
 
 
-def _quick(program: _Program, prices: FloatArray) -> Sequence[int] | None:
+def _quick(program: Program, prices: FloatArray) -> Sequence[int] | None:
     """A choice[sites] within the limits without the solver: the prices rise until it is. None when it never is."""
     prices = np.maximum(prices, FRACTION * prices.max() or 1.0)
     for weight in (*np.geomspace(1, FRACTION, 90), 0.0):
@@ -300,7 +194,7 @@ class _Relaxed:
     pool: Sequence[IntArray]
 
 
-def _relax(program: _Program) -> _Relaxed | None:
+def _relax(program: Program) -> _Relaxed | None:
     """The prices of largest L, or None when not even fractions of options are within the limits."""
     pool = [np.unique([site.error.argmin(), *site.cost.argmin(axis=1)]) for site in program.sites]
     least = _generate(program, pool, None)
@@ -309,7 +203,7 @@ def _relax(program: _Program) -> _Relaxed | None:
     return _generate(program, least.pool, max(least.value, 0.0))
 
 
-def _generate(program: _Program, pool: Sequence[IntArray], over: float | None) -> _Relaxed:
+def _generate(program: Program, pool: Sequence[IntArray], over: float | None) -> _Relaxed:
     """Solves the program with fractions of options, with those in `pool` and what the prices then like better.
 
     Args:
@@ -328,7 +222,7 @@ def _generate(program: _Program, pool: Sequence[IntArray], over: float | None) -
             np.append(weight * error / unit, 1 - weight),
             A_ub=np.hstack([excess, np.full((len(excess), 1), -1.0)]),
             b_ub=program.room,
-            A_eq=_one_each(pool, others=1),
+            A_eq=one_each(pool, others=1),
             b_eq=np.ones(len(sites)),
             bounds=[*[(0, None)] * len(error), (over or 0, over)],
         )
@@ -346,7 +240,7 @@ def _generate(program: _Program, pool: Sequence[IntArray], over: float | None) -
 
 
 def _integer(
-    program: _Program, offered: Sequence[IntArray], deadline: float, gap: float, nodes: int | None = None
+    program: Program, offered: Sequence[IntArray], deadline: float, gap: float, nodes: int | None = None
 ) -> tuple[Sequence[int] | None, float]:
     """The best choice[sites] among the options offered to each site, None where none was found.
 
@@ -361,7 +255,7 @@ def _integer(
     excess = np.hstack([np.minimum(program.excess(site, offered[site]), 2) for site in sites])
     room = program.room + FRACTION
     unit = float(np.abs(error).max()) / STEADY or 1.0
-    rows = [LinearConstraint(_one_each(offered), 1, 1)]
+    rows = [LinearConstraint(one_each(offered), 1, 1)]
     proven = -math.inf
     for attempt in itertools.count():
         seconds = deadline - time.monotonic()
@@ -392,22 +286,14 @@ def _integer(
     return None, proven
 
 
-def _one_each(offered: Sequence[IntArray], others: int = 0) -> csr_array:
-    """The rows Σ_o x[s, o] = 1; `others` columns that are no options follow."""
-    counts = [len(options) for options in offered]
-    columns = sum(counts)
-    shape = len(counts), columns + others
-    return csr_array((np.ones(columns), np.arange(columns), np.cumsum([0, *counts])), shape=shape)
-
-
-def _missed(program: _Program, limits: Mapping[Resource, float], seconds: float) -> GoalMissed:
+def _missed(program: Program, limits: Mapping[Resource, float], seconds: float) -> GoalMissed:
     """What to say of limits that can be kept one by one but not together: the least of the last under the others."""
     *others, last = limits
-    sites = [_Site(site.cost[-1], site.cost[:-1], site.position) for site in program.sites]
-    found = _solve(_program(sites, program.limit[:-1]), time.monotonic() + seconds, 0.0)
+    sites = [Site(site.cost[-1], site.cost[:-1], site.position) for site in program.sites]
+    found = _solve(program_of(sites, program.limit[:-1]), time.monotonic() + seconds, 0.0)
     if found is None:
         fewer = [replace(site, cost=site.cost[:-1]) for site in program.sites]
-        return _missed(_program(fewer, program.limit[:-1]), {each: limits[each] for each in others}, seconds)
+        return _missed(program_of(fewer, program.limit[:-1]), {each: limits[each] for each in others}, seconds)
     least = sum(float(site.error[option]) for site, option in zip(sites, found[0], strict=True))
     kept = " and ".join(f"{limits[each]:g} {each}" for each in others)
     if least <= limits[last]:

@@ -18,6 +18,7 @@ import onnx
 from lissom_runtime.contract import DOMAIN
 
 from lissom.graph.model import all_nodes
+from lissom.graph.naming import fresh_name
 
 PRODUCTS = frozenset({"Conv", "MatMul"})
 """Standard operators that do the work of a layer."""
@@ -78,20 +79,11 @@ class _Taken:
 
     def node(self, stem: str) -> str:
         """A new name for a node."""
-        return _new(stem, self._nodes)
+        return fresh_name(stem, self._nodes)
 
     def tensor(self, stem: str) -> str:
         """A new name for a tensor."""
-        return _new(stem, self._tensors)
-
-
-def _new(stem: str, taken: set[str]) -> str:
-    name, count = stem, 1
-    while name in taken:
-        count += 1
-        name = f"{stem}_{count}"
-    taken.add(name)
-    return name
+        return fresh_name(stem, self._tensors)
 
 
 def _is_plain(body: onnx.FunctionProto, proto: onnx.ModelProto) -> bool:

@@ -1,4 +1,4 @@
-"""Gives every node a name that no other node bears."""
+"""Names that nothing else bears."""
 
 from __future__ import annotations
 
@@ -15,12 +15,17 @@ def name_nodes(model: Model) -> Outcome:
         if not node.name or node.name in seen:
             old = node.name
             stem = f"{node.op}_{node.outputs[0].name}" if node.outputs else node.op
-            name, count = stem, 1
-            while name in taken:
-                count += 1
-                name = f"{stem}_{count}"
-            node.name = name
-            taken.add(name)
+            name = node.name = fresh_name(stem, taken)
             outcome.changes.append(Change(name, f"named (was {old!r})"))
         seen.add(node.name)
     return outcome
+
+
+def fresh_name(stem: str, taken: set[str]) -> str:
+    """`stem`, or `stem` with the least number from 2 on that makes it new; it is added to `taken`."""
+    name, count = stem, 1
+    while name in taken:
+        count += 1
+        name = f"{stem}_{count}"
+    taken.add(name)
+    return name

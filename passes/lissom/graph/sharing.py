@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 
 from lissom.graph.model import Model, Tensor, constant, is_constant
+from lissom.graph.naming import fresh_name
 from lissom.graph.steps import Change, Outcome
 
 _OWNERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization"})
@@ -30,7 +31,7 @@ def unshare_constants(model: Model) -> Outcome:
         for position, tensor in enumerate(node.inputs):
             if not is_constant(tensor) or (readers[id(tensor)] == 1 and tensor.name not in used_inside):
                 continue
-            name = _fresh(f"{tensor.name}/{node.name}", taken)
+            name = fresh_name(f"{tensor.name}/{node.name}", taken)
             node.inputs[position] = constant(name, tensor.values)
             readers[id(tensor)] -= 1
             readers[id(node.inputs[position])] = 1
@@ -56,12 +57,3 @@ def share_constants(model: Model) -> Outcome:
                 node.inputs[position] = original
                 outcome.changes.append(Change(node.name, f"shares {original.name} in place of {tensor.name}"))
     return outcome
-
-
-def _fresh(stem: str, taken: set[str]) -> str:
-    name, count = stem, 1
-    while name in taken:
-        count += 1
-        name = f"{stem}_{count}"
-    taken.add(name)
-    return name

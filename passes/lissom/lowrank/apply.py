@@ -24,7 +24,7 @@ from lissom.lowrank.factors import Float32Array, factors, recompose
 from lissom.lowrank.foldings import Scheme
 from lissom.lowrank.pairs import Factor, Pair, pair
 from lissom.options import FloatArray, Parameters
-from lissom.rewrite import Rewrite, corrected_bias, put_in_place, replace_bias
+from lissom.rewrite import Rewrite, put_in_place, take_up_mean
 
 
 def apply(
@@ -42,9 +42,7 @@ def apply(
     """
     weights = _factors(layer, parameters, moment)
     dense = _recomposed(parameters, weights)
-    bias = corrected_bias(layer, dense, mean)
-    if bias is not None:
-        replace_bias(layer, bias)
+    bias = take_up_mean(layer, dense, mean)
     return Rewrite(emit(model, layer, parameters, weights), dense, bias)
 
 

@@ -18,7 +18,7 @@ from lissom.graph.geometry import Geometry
 from lissom.graph.layers import Layer
 from lissom.graph.model import Model, Node, constant, make_node, variable
 from lissom.options import FloatArray, Parameters
-from lissom.rewrite import Rewrite, corrected_bias, put_in_place, replace_bias
+from lissom.rewrite import Rewrite, put_in_place, take_up_mean
 from lissom.tucker.factors import Through, Tucker, fitted, modes
 from lissom.tucker.propose import chain_of, ranks_of
 
@@ -40,9 +40,7 @@ def apply(
     """
     weights = _weights(layer, parameters, moment)
     dense = _recomposed(layer, weights)
-    bias = corrected_bias(layer, dense, mean)
-    if bias is not None:
-        replace_bias(layer, bias)
+    bias = take_up_mean(layer, dense, mean)
     return Rewrite(emit(model, layer, parameters, weights), dense, bias)
 
 
