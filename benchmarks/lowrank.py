@@ -1,6 +1,6 @@
 """What the recipe `lowrank` loses at a budget, beside the published method ("Without labels" in docs/results.md).
 
-    python benchmarks/prepare_data.py --cifar ../shared/data/cifar10-jpeg --ocr --out build/data
+    python benchmarks/prepare_data.py --cifar ../shared/data/cifar10-jpeg --ocr OCR_MODELS --out build/data
     python benchmarks/lowrank.py --cifar ../shared/data/cifar10-jpeg [--ocr OCR_MODELS] [--only NAME] [--keep 0.7 0.5]
 
 Statistics, distortions and refit see the first 512 calibration samples and no label; scores are of all test samples.

@@ -1,13 +1,18 @@
 """Writes the data of `docs/results.md` that is not part of the repository as `.npz`.
 
-    python benchmarks/prepare_data.py --cifar ../shared/data/cifar10-jpeg --ocr --out build/data
+    python benchmarks/prepare_data.py --cifar ../shared/data/cifar10-jpeg --ocr OCR_MODELS --out build/data
 
 CIFAR-10 (JPEG, quality 75): `cifar10_calibration.npz` has the first 512 training images,
 `cifar10_validation.npz` the next 2,000, `cifar10_test.npz` all 10,000 test images,
 normalised as the ResNet-20 there wants them.
 
-OCR (`--ocr`): 64 lines of text (`ocr_rec.npz` 48 x 320, `ocr_cls.npz` 48 x 192) and 8 pages
-(`ocr_det.npz` 640 x 640) rendered with DejaVu Sans, black on grey, as PP-OCR wants them.
+Text (`lissom_models.text`), each part from a seed of its own, input `x` and `labels`:
+
+| file | calibration, validation, test | labels |
+|---|---|---|
+| `ocr_rec_*.npz` | 512, 1,000 and 2,000 lines, 48 x 320 | class numbers of what is written |
+| `ocr_cls_*.npz` | 512, 1,000 and 2,000 lines, 48 x 192 | 1 where turned by 180 degrees |
+| `ocr_det_*.npz` | 32, 32 and 64 pages, 640 x 640 | boxes that the original network finds |
 """
 
 from __future__ import annotations
@@ -17,10 +22,13 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from lissom_models.reading import alphabet, boxes, encode, pad_boxes
+from lissom_models.text import MEAN, STD, lines, pages, turned
+from lissom_runtime.session import open_session
+from PIL import Image
 
-MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-STD = np.array([0.229, 0.224, 0.225], np.float32)
+TEXT = {"calibration": (512, 32), "validation": (1000, 32), "test": (2000, 64)}
+"""Lines and pages of each part."""
 
 
 def decode(path: Path, start: int, stop: int) -> dict[str, np.ndarray]:
@@ -38,39 +46,37 @@ def decode(path: Path, start: int, stop: int) -> dict[str, np.ndarray]:
     }
 
 
-FONT = "DejaVuSans.ttf"
-WORDS = ["lithe", "thin", "supple", "graceful", "layer", "rank", "group", "kernel", "image", "0123456789"]
+def write_text(models: Path, out: Path) -> None:
+    """Writes the nine files of text.
 
-
-def text_images(count: int, height: int, width: int, lines: int, seed: int) -> np.ndarray:
-    """Images[count, 3, height, width] of rendered text in -1..1, `lines` lines each."""
-    rng = np.random.default_rng(seed)
-    images = []
-    for _ in range(count):
-        image = Image.new("RGB", (width, height), tuple(int(v) for v in rng.integers(180, 256, 3)))
-        drawing = ImageDraw.Draw(image)
-        for line in range(lines):
-            size = int(0.5 * height / lines)
-            text = " ".join(rng.choice(WORDS, 4))
-            place = (int(rng.integers(2, 12)), int((line + 0.2) * height / lines))
-            drawing.text(place, text, fill=(20, 20, 20), font=ImageFont.truetype(FONT, size))
-        images.append(np.asarray(image, np.float32) / 127.5 - 1)
-    return np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2))
+    Args:
+        models: folder of the PP-OCR networks; the recogniser lists its classes, the detector finds the boxes.
+        out: folder to write to.
+    """
+    recogniser = open_session(models / "ch_PP-OCRv4_rec_infer.onnx")
+    classes = alphabet(recogniser.get_modelmeta().custom_metadata_map["character"])
+    detector = open_session(models / "ch_PP-OCRv4_det_infer.onnx")
+    for seed, (part, (line_count, page_count)) in enumerate(TEXT.items(), start=1):
+        images, texts = lines(line_count, seed=seed)
+        np.savez(out / f"ocr_rec_{part}.npz", x=images, labels=encode(texts, classes))
+        images, turns = turned(line_count, seed=seed)
+        np.savez(out / f"ocr_cls_{part}.npz", x=images, labels=turns)
+        images = pages(page_count, seed=seed)
+        found = pad_boxes([boxes(detector.run(None, {"x": page[None]})[0])[0] for page in images])
+        np.savez(out / f"ocr_det_{part}.npz", x=images, labels=found)
+        print(f"wrote ocr_*_{part}.npz: {line_count} lines, {page_count} pages of {(found[..., 0] >= 0).sum()} boxes")
 
 
 def main() -> None:
-    """Writes the three files."""
+    """Writes the files that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cifar", type=Path, help="folder with train.npz and test.npz")
-    parser.add_argument("--ocr", action="store_true", help="render text (needs DejaVu Sans)")
+    parser.add_argument("--ocr", type=Path, help="folder of the PP-OCR networks; renders text (needs DejaVu fonts)")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    if arguments.ocr:
-        np.savez(arguments.out / "ocr_rec.npz", x=text_images(64, 48, 320, 1, 0))
-        np.savez(arguments.out / "ocr_cls.npz", x=text_images(64, 48, 192, 1, 1))
-        np.savez(arguments.out / "ocr_det.npz", x=text_images(8, 640, 640, 12, 2))
-        print(f"wrote text images to {arguments.out}")
+    if arguments.ocr is not None:
+        write_text(arguments.ocr, arguments.out)
     if arguments.cifar is None:
         return
     parts = {

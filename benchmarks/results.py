@@ -1,6 +1,6 @@
 """Measures the rows of `docs/results.md` and writes the table.
 
-    python benchmarks/prepare_data.py --cifar ../shared/data/cifar10-jpeg --ocr --out build/data
+    python benchmarks/prepare_data.py --cifar ../shared/data/cifar10-jpeg --ocr OCR_MODELS --out build/data
     python benchmarks/results.py --cifar ../shared/data/cifar10-jpeg --ocr OCR_MODELS [--only NAME]
 
 Each row is one `lissom compress` in this process, on one thread, nothing else running; its
@@ -23,27 +23,28 @@ from lissom.report.schema import Report
 
 REPORTS = Path("build/results")
 OCR = {
-    "ch_PP-OCRv4_rec_infer": "ocr_rec",
-    "ch_PP-OCRv4_det_infer": "ocr_det",
-    "ch_ppocr_mobile_v2.0_cls_infer": "ocr_cls",
+    "ch_PP-OCRv4_rec_infer": ("ocr_rec", "lissom_models.reading:line_accuracy"),
+    "ch_PP-OCRv4_det_infer": ("ocr_det", "lissom_models.reading:box_agreement"),
+    "ch_ppocr_mobile_v2.0_cls_infer": ("ocr_cls", "top1"),
 }
+"""The data and the metric of each PP-OCR network."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A network and its data."""
+    """A network, its data, and the metric that it is judged by (None: the default for such data and outputs)."""
 
     name: str
     model: Path
     calibration: str
     validation: str
+    metric: str | None = None
 
     @property
     def words(self) -> str:
         """The arguments as they appear in the table."""
-        return (
-            f"{self.model.name} --calibration {Path(self.calibration).name} --validation {Path(self.validation).name}"
-        )
+        data = f"--calibration {Path(self.calibration).name} --validation {Path(self.validation).name}"
+        return f"{self.model.name} {data}" + ("" if self.metric is None else f" --metric {self.metric}")
 
 
 def cases(cifar: Path, ocr: Path | None) -> list[Case]:
@@ -63,8 +64,14 @@ def cases(cifar: Path, ocr: Path | None) -> list[Case]:
     )
     if ocr is not None:
         zoo += [
-            Case(name, ocr / f"{name}.onnx", str(data / f"{short}.npz"), str(data / f"{short}.npz"))
-            for name, short in OCR.items()
+            Case(
+                name,
+                ocr / f"{name}.onnx",
+                str(data / f"{short}_calibration.npz"),
+                str(data / f"{short}_test.npz"),
+                metric,
+            )
+            for name, (short, metric) in OCR.items()
         ]
     return zoo
 
@@ -88,7 +95,12 @@ def row(case: Case, words: str, report: Report) -> str:
 def compress(case: Case, name: str, **arguments: Any) -> Report:
     """Runs one row and keeps its report."""
     result = lissom.compress(
-        case.model, calibration=case.calibration, validation=case.validation, keep_anyway=True, **arguments
+        case.model,
+        calibration=case.calibration,
+        validation=case.validation,
+        metric=case.metric,
+        keep_anyway=True,
+        **arguments,
     )
     REPORTS.mkdir(parents=True, exist_ok=True)
     path = REPORTS / f"{case.model.stem}-{name}.json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,18 @@ import pytest
 
 LOOKUPS: list[Callable[[str], Path]] = [lissom_models.path, lissom_models.calibration, lissom_models.test]
 PACKAGE = Path(lissom_models.__file__).parent
+
+
+def imports(file: str) -> set[str]:
+    """The modules that a file of the package imports."""
+    imported = set()
+    for node in ast.walk(ast.parse((PACKAGE / file).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module is not None and node.level == 0
+            imported.add(node.module)
+    return imported
 
 
 def test_the_zoo_holds_the_five_networks() -> None:
@@ -34,16 +47,19 @@ def test_an_unknown_name_is_refused_with_the_known_ones(lookup: Callable[[str], 
         assert name in str(caught.value)
 
 
-def test_the_package_imports_only_itself_and_the_standard_library() -> None:
-    imported = set()
-    for file in PACKAGE.glob("**/*.py"):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                imported |= {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                assert node.module is not None and node.level == 0
-                imported.add(node.module.split(".")[0])
-    assert imported <= {"__future__", "json", "lissom_models", "pathlib", "typing"}
+def test_the_lookups_import_only_the_standard_library() -> None:
+    assert imports("__init__.py") | imports("zoo.py") <= {
+        "__future__",
+        "json",
+        "lissom_models.zoo",
+        "pathlib",
+        "typing",
+    }
+
+
+def test_the_package_imports_nothing_of_lissom_and_no_more_than_it_depends_on() -> None:
+    imported = {name.split(".")[0] for file in PACKAGE.glob("**/*.py") for name in imports(file.name)}
+    assert imported - sys.stdlib_module_names == {"lissom_models", "numpy", "PIL", "scipy"}
 
 
 @pytest.mark.parametrize("name", lissom_models.NAMES)
