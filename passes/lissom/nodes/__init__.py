@@ -1,0 +1,1 @@
+"""Node pruning: whole channels and neurons are removed."""
