@@ -1,16 +1,18 @@
 """lissom: an ONNX-in, ONNX-out compression compiler.
 
-`compress` and `lower` do exactly what the commands `lissom compress` and `lissom lower` do.
+`compress`, `sweep` and `lower` do exactly what the commands of these names do.
 """
 
 from __future__ import annotations
 
 from lissom_runtime.errors import GoalMissed, LissomError, LoadError, UsageError, VerificationError
 
-from lissom.driver import Result, compress
+from lissom.driver import compress
 from lissom.lowering.lower import Lowered, lower
 from lissom.recipe import Bounds, Recipe
+from lissom.sweeping import Swept, sweep
 from lissom.version import __version__
+from lissom.workbench import Result
 
 __all__ = [
     "Bounds",
@@ -20,9 +22,11 @@ __all__ = [
     "Lowered",
     "Recipe",
     "Result",
+    "Swept",
     "UsageError",
     "VerificationError",
     "__version__",
     "compress",
     "lower",
+    "sweep",
 ]

@@ -11,6 +11,10 @@ from itertools import chain
 
 import numpy as np
 
+from lissom.clustered.monochromatic import apply as monochromatic_surgery
+from lissom.clustered.monochromatic import propose as monochromatic_options
+from lissom.clustered.tiles import apply as tile_surgery
+from lissom.clustered.tiles import propose as tile_options
 from lissom.graph.geometry import Geometry
 from lissom.graph.layers import Layer
 from lissom.graph.model import Model
@@ -18,10 +22,12 @@ from lissom.lowrank import apply as low_rank_surgery
 from lissom.lowrank import propose as low_rank_options
 from lissom.lowrank.foldings import Array
 from lissom.options import Cost, FloatArray, Ladder, Menu, Option, Parameters
-from lissom.price.distortion import Approximate
 from lissom.price.latency import EmitOption
+from lissom.price.probing import Approximate
 from lissom.recipe import Recipe
 from lissom.rewrite import Rewrite
+from lissom.sparse import apply as sparse_surgery
+from lissom.sparse import propose as sparse_options
 from lissom.tucker import apply as tucker_surgery
 from lissom.tucker import propose as tucker_options
 
@@ -113,12 +119,57 @@ def _offer_tucker(site: Site, recipe: Recipe, block: int, moment: FloatArray | N
     )
 
 
+def _offer_tiles(site: Site, recipe: Recipe, _block: int, moment: FloatArray | None) -> list[Ladder]:
+    asked = recipe.tiles
+    if not asked.enabled:
+        return []
+    return tile_options.ladders(
+        site.name, site.weight, site.geometry, asked.metric, asked.inputs, asked.outputs, asked.order, moment
+    )
+
+
+def _offer_monochromatic(site: Site, recipe: Recipe, _block: int, moment: FloatArray | None) -> list[Ladder]:
+    asked = recipe.monochromatic
+    if not asked.enabled:
+        return []
+    return monochromatic_options.ladders(site.name, site.weight, site.geometry, asked.metric, moment)
+
+
+def _offer_block_sparse(site: Site, recipe: Recipe, _block: int, moment: FloatArray | None) -> list[Ladder]:
+    asked = recipe.sparse
+    if not asked.enabled:
+        return []
+    return sparse_options.ladders(
+        site.name,
+        site.weight,
+        site.geometry,
+        asked.pattern,
+        asked.widths,
+        asked.importance,
+        asked.metric,
+        moment,
+        sparse_options.DENSITIES if asked.densities is None else asked.densities,
+        asked.threshold,
+        asked.damping,
+    )
+
+
 KINDS: Mapping[str, Kind] = {
     low_rank_options.KIND: Kind(
         _offer_low_rank, low_rank_surgery.apply, low_rank_surgery.approximate, low_rank_surgery.emit_random
     ),
     tucker_options.KIND: Kind(
         _offer_tucker, tucker_surgery.apply, tucker_surgery.approximate, tucker_surgery.emit_random
+    ),
+    tile_options.KIND: Kind(_offer_tiles, tile_surgery.apply, tile_surgery.approximate, tile_surgery.emit_random),
+    monochromatic_options.KIND: Kind(
+        _offer_monochromatic,
+        monochromatic_surgery.apply,
+        monochromatic_surgery.approximate,
+        monochromatic_surgery.emit_random,
+    ),
+    sparse_options.KIND: Kind(
+        _offer_block_sparse, sparse_surgery.apply, sparse_surgery.approximate, sparse_surgery.emit_random
     ),
 }
 """Every kind, by the name that its options bear."""

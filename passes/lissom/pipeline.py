@@ -7,7 +7,6 @@ functions from there to a candidate, called as often as bounds and goals need.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,6 +20,7 @@ from lissom.allocate.alds import alds
 from lissom.allocate.constant import constant as constant_ratio
 from lissom.allocate.minimax import minimax
 from lissom.allocate.total import total
+from lissom.asked import not_asked_for
 from lissom.data import Feeds
 from lissom.graph.affine import fold_affine
 from lissom.graph.constants import fold_constants, lift_constants
@@ -43,6 +43,7 @@ from lissom.recipe import Recipe
 from lissom.recover.fit import Dense, Fit
 from lissom.recover.refit import Judged, Refitted, refit
 from lissom.rewrite import Rewrite, in_copy, own_bias, replace_bias, replace_weight
+from lissom.sparse.lower import pack_layers, require_native
 from lissom.verify import require_same
 from lissom.version import __version__
 
@@ -222,12 +223,22 @@ def price_latency(study: Study, table: LatencyTable, progress: Progress = silent
     return replace(study, menus=menus, refusals=refusals)
 
 
-def price_distortion(study: Study, table: DistortionTable, progress: Progress = silent) -> Study:
-    """The study with measured distortions in the place of the errors of weights."""
+def price_distortion(
+    study: Study, table: DistortionTable, workers: Workers = SERIAL, progress: Progress = silent
+) -> Study:
+    """The study with measured distortions in the place of the errors of weights.
+
+    Args:
+        study: the options.
+        table: measures their distortions.
+        workers: who runs the network; the menus are the same whoever does.
+        progress: shows the layers as they are done.
+    """
     layers = {layer.name: layer for layer in study.canonical.layers}
+    sites = [(layers[offered.site], offered) for offered in study.menus]
+    priced = table.price(sites, study.moments, study.means, workers)
     shown = progress(study.menus, "measuring distortion")
-    menus = [table.price(layers[m.site], m, study.moments.get(m.site), study.means.get(m.site)) for m in shown]
-    return replace(study, menus=menus)
+    return replace(study, menus=[menu for _, menu in zip(shown, priced, strict=True)])
 
 
 def fit_latency(study: Study, whole_us: float) -> Study:
@@ -292,10 +303,12 @@ def apply(study: Study, plan: Plan) -> Candidate:
             cut = _cut(study, plan, refitted.fits)
     edited = cut.edited
     require_legal(edited, after="apply")
+    dense_where_sparse = pack_layers(edited, study.canonical.layers, plan.options, refitted.fits, study.canonical.feeds)
     apply_steps(edited, FINISHING)
     difference = require_same(cut.expected, edited, study.canonical.feeds, "the compressed model")
+    require_native(cut.expected, edited, study.canonical.feeds)
     shapes = observe_shapes(edited, mac_tensors(edited), study.canonical.feeds)
-    plan = replace(plan, refusals=(*plan.refusals, *refitted.refusals))
+    plan = replace(plan, refusals=(*plan.refusals, *refitted.refusals, *dense_where_sparse))
     return Candidate(edited, plan, totals(edited, shapes), difference, refitted.judged)
 
 
@@ -360,15 +373,6 @@ def _refit(study: Study, plan: Plan, start: Mapping[str, Dense]) -> Refitted:
         asked.rounds,
         asked.ridge,
     )
-
-
-def not_asked_for(name: str, include: str | None, exclude: str | None) -> str | None:
-    """Why the user's regular expressions leave the layer `name` out, or None."""
-    if include is not None and not re.search(include, name):
-        return f"--include {include!r} does not find its name"
-    if exclude is not None and re.search(exclude, name):
-        return f"--exclude {exclude!r} finds its name"
-    return None
 
 
 def _without_moment(layer: Layer, recipe: Recipe, moments: Mapping[str, Moment]) -> str | None:

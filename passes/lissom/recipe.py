@@ -15,9 +15,12 @@ from typing import Annotated, Any, Literal
 from lissom_runtime.errors import UsageError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from lissom.clustered.tiles.factors import OrderName
 from lissom.lowrank.energies import MOMENT_METRICS
 from lissom.lowrank.errors import Metric
 from lissom.lowrank.foldings import Side
+from lissom.sparse.blocks import few_of
+from lissom.sparse.importance import Importance
 
 Objective = Literal["alds", "minimax", "total", "constant"]
 """How one option per site is chosen: the published iteration, the least largest error, the least summed error, or the
@@ -70,6 +73,81 @@ class Tucker(_Strict):
     rank_multiple: Annotated[int, Field(ge=1)] | Literal["target"] = 1
 
 
+class Tiles(_Strict):
+    """Offers blocks of a kernel, each of low rank (Lee et al., 2019; Denton et al., NeurIPS 2014).
+
+    Attributes:
+        enabled: whether they are offered.
+        inputs: numbers of blocks of input channels that are tried; in the place of one that does not divide them
+            comes the nearest that does, of two the larger.
+        outputs: the same of output channels.
+        order: which channels are in a block: "consecutive" ones, or "clustered" ones, which are similar.
+        metric: what the error of the blocks is.
+    """
+
+    enabled: bool = False
+    inputs: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (2, 4)
+    outputs: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (2, 4)
+    order: OrderName = "consecutive"
+    metric: Literal["frobenius", "whitened"] = "frobenius"
+
+
+class Monochromatic(_Strict):
+    """Offers stems whose filters look at few mixtures of the colours (Denton et al., NeurIPS 2014).
+
+    Attributes:
+        enabled: whether they are offered.
+        metric: what the error of a stem is.
+    """
+
+    enabled: bool = False
+    metric: Literal["frobenius", "whitened"] = "frobenius"
+
+
+class Sparse(_Strict):
+    """Offers weights of which only some blocks are kept (Yu et al., ISCA 2017; Frantar et al., NeurIPS 2022).
+
+    Attributes:
+        enabled: whether they are offered.
+        pattern: blocks of output channels that share a column ("columns"), of consecutive columns in a row ("rows"), or
+            single weights, of which every M consecutive ones of a row keep N ("N:M").
+        widths: weights of a block; 1 is unstructured.
+        importance: what decides which blocks are kept: "obs" (second order, what is left makes good for what goes),
+            "rms" or "magnitude".
+        metric: what the error of a weight is.
+        densities: shares of the blocks that are offered; None: a grid of two dozen.
+        threshold: least importance of a kept block, in the place of densities: one option per layer.
+        damping: how much "obs" holds the weights, in units of the mean variance of their inputs.
+    """
+
+    enabled: bool = False
+    pattern: str = "columns"
+    widths: Annotated[tuple[Literal[1, 2, 4, 8, 16], ...], Field(min_length=1)] = (4,)
+    importance: Importance = "obs"
+    metric: Literal["frobenius", "whitened"] = "whitened"
+    densities: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1)] | None = None
+    threshold: Annotated[float, Field(gt=0)] | None = None
+    damping: Annotated[float, Field(gt=0)] = 0.01
+
+    @model_validator(mode="after")
+    def _words_fit_together(self) -> Sparse:
+        if self.pattern not in ("columns", "rows"):
+            few_of(self.pattern)
+            if self.widths not in ((1,), Sparse.model_fields["widths"].default):
+                raise ValueError(f"expected widths [1] for the pattern {self.pattern}, but got {list(self.widths)}")
+            if self.densities is not None or self.threshold is not None:
+                raise ValueError(
+                    f"expected neither densities nor a threshold for the pattern {self.pattern}, but got one"
+                )
+        if self.densities is not None and self.threshold is not None:
+            raise ValueError("expected densities or a threshold, but got both")
+        if self.importance == "obs" and self.metric != "whitened":
+            raise ValueError(f'expected the metric "whitened" for the importance "obs", but got "{self.metric}"')
+        if self.importance == "obs" and self.threshold is not None:
+            raise ValueError('expected the importance "rms" or "magnitude" for a threshold, but got "obs"')
+        return self
+
+
 class Allocate(_Strict):
     """Chooses one option per site.
 
@@ -111,6 +189,9 @@ class Recipe(_Strict):
         description: one sentence for `lissom compress --help` readers.
         low_rank: the low-rank options.
         tucker: the Tucker-2 options.
+        tiles: the tiles.
+        monochromatic: the monochromatic stems.
+        sparse: the block-sparse weights.
         allocate: the choice.
         refit: what is done after it.
     """
@@ -119,13 +200,28 @@ class Recipe(_Strict):
     description: str = ""
     low_rank: LowRank = LowRank()
     tucker: Tucker = Tucker()
+    tiles: Tiles = Tiles()
+    monochromatic: Monochromatic = Monochromatic()
+    sparse: Sparse = Sparse()
     allocate: Allocate = Allocate()
     refit: Refit = Refit()
 
     @property
     def metric(self) -> Metric:
         """What the errors of the options measure."""
-        return self.low_rank.metric if self.low_rank.enabled else self.tucker.metric
+        return next(iter(self._metrics.values()))
+
+    @property
+    def _metrics(self) -> dict[str, Metric]:
+        """What the errors of each kind that is offered measure, by the name of its table."""
+        kinds: dict[str, LowRank | Tucker | Tiles | Monochromatic | Sparse] = {
+            "low_rank": self.low_rank,
+            "tucker": self.tucker,
+            "tiles": self.tiles,
+            "monochromatic": self.monochromatic,
+            "sparse": self.sparse,
+        }
+        return {name: kind.metric for name, kind in kinds.items() if kind.enabled}
 
     @property
     def needs_moments(self) -> bool:
@@ -134,13 +230,11 @@ class Recipe(_Strict):
 
     @model_validator(mode="after")
     def _kinds_share_a_metric(self) -> Recipe:
-        pairs, chains = self.low_rank, self.tucker
-        if not (pairs.enabled or chains.enabled):
-            raise ValueError("expected low_rank or tucker to be enabled, but neither is")
-        if pairs.enabled and chains.enabled and pairs.metric != chains.metric:
-            raise ValueError(
-                f'expected one metric for all kinds, but low_rank has "{pairs.metric}" and tucker "{chains.metric}"'
-            )
+        if not self._metrics:
+            raise ValueError("expected low_rank, tucker, tiles, monochromatic or sparse to be enabled, but none is")
+        if len(set(self._metrics.values())) > 1:
+            found = " and ".join(f'{name} "{metric}"' for name, metric in self._metrics.items())
+            raise ValueError(f"expected one metric for all kinds, but found {found}")
         return self
 
     @model_validator(mode="after")
@@ -153,7 +247,7 @@ class Recipe(_Strict):
     @model_validator(mode="after")
     def _alds_is_the_published_iteration(self) -> Recipe:
         published = LowRank(metric="code")
-        others = self.tucker.enabled or self.allocate.error != "weights"
+        others = len(self._metrics) > 1 or self.allocate.error != "weights"
         if self.allocate.objective == "alds" and (self.low_rank != published or others):
             raise ValueError(
                 'objective "alds" expects foldings [0], sides ["input"], metric "code", rank_multiple 1 and error '

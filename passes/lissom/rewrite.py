@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lissom.graph.geometry import Geometry
 from lissom.graph.layers import Layer
 from lissom.graph.model import Model, Node, constant, is_constant
 
@@ -57,6 +58,19 @@ def put_in_place(model: Model, layer: Layer, nodes: Sequence[Node]) -> None:
     nodes[-1].outputs = [output]
     position = next(i for i, node in enumerate(model.graph.nodes) if node is layer.node)
     model.graph.nodes[position : position + 1] = nodes
+
+
+def conv_attributes(geometry: Geometry, groups: int = 1) -> dict[str, object]:
+    """The ONNX attributes of a Conv of `geometry`."""
+    attributes: dict[str, object] = {
+        "kernel_shape": list(geometry.kernel_shape),
+        "strides": list(geometry.strides),
+        "dilations": list(geometry.dilations),
+        "group": groups,
+    }
+    if geometry.auto_pad == "NOTSET":
+        return attributes | {"pads": list(geometry.pads)}
+    return attributes | {"auto_pad": geometry.auto_pad}
 
 
 def own_bias(layer: Layer) -> npt.NDArray[np.float32] | None:

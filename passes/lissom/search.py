@@ -1,10 +1,12 @@
-"""The two loops around `pipeline.run`: keeping bounds that only the finished model shows, reaching a goal.
+"""The two loops around `pipeline.apply`: keeping bounds that only the finished model shows, reaching a goal.
 
 A *bound* is on a share of a resource of the original model. What a plan predicts can
 differ from what the finished model has (bytes of node names, measured latency), so it is
 measured on the model and the plan tightened by what it missed, at most `REPLANS` times.
-A *goal* (`max_drop`) is bisected over the share of the first of the budgets, every step a
-whole candidate that meets all bounds and is scored.
+A *goal* (`max_drop`) is bisected over the share of the first of the budgets that plans may keep,
+every step a whole candidate that meets all bounds and is scored. Where that budget has no bound, its
+share is only the knob that is turned: nothing is asked of what the finished model keeps of it.
+Each goal halves the same range, so that several goals on one study meet in their first steps.
 """
 
 from __future__ import annotations
@@ -63,13 +65,13 @@ class Budget:
         resource: what is limited.
         original: what the original model has of it.
         realised: measures what share a finished candidate keeps (of a latency, the upper end of its interval).
-        share: the share that may be kept.
+        share: the share that a finished candidate may keep; None: no bound, only what a goal cuts.
     """
 
     resource: Resource
     original: float
     realised: Callable[[Candidate], float]
-    share: float = 1.0
+    share: float | None = None
 
 
 @dataclass
@@ -78,12 +80,14 @@ class Search:
 
     Attributes:
         study: the options.
-        budgets: what is limited; the methods take another share of the first.
+        budgets: what is limited; all but the first have bounds. Plans take another share of the first.
+        build: the finished candidate of a plan.
         tries: what was tried, in order.
     """
 
     study: Study
     budgets: Sequence[Budget]
+    build: Callable[[Plan], Candidate]
     tries: list[Try] = field(default_factory=list)
 
     @property
@@ -109,27 +113,27 @@ class Search:
         Raises:
             GoalMissed: no choice of options is that small; the message names the least.
         """
-        return self._plan([share, *(budget.share for budget in self.budgets[1:])])
+        return self._plan([share, *self._others])
 
     def candidate(self, share: float) -> Found:
-        """A finished candidate that keeps all budgets, re-planned where prediction and model differ.
+        """A finished candidate that keeps all bounds, re-planned where prediction and model differ.
 
         Args:
-            share: of the first resource.
+            share: of the first resource, at which plans begin; at most its bound.
 
         Returns:
-            The candidate, or the nearest one when the finished models keep missing a share.
+            The candidate, or the nearest one when the finished models keep missing a bound.
 
         Raises:
             GoalMissed: no plan is that small.
         """
         slack = PUBLISHED_SLACK if self.study.recipe.allocate.objective == "alds" else 1.0
-        allowed = [share, *(budget.share for budget in self.budgets[1:])]
-        aims, nearest, least = list(allowed), None, (float("inf"), "")
+        allowed = [math.inf if self.main.share is None else self.main.share, *self._others]
+        aims, nearest, least = [share, *self._others], None, (math.inf, "")
         plan = self._plan(aims)
         for _ in range(1 + REPLANS):
-            found = pipeline.apply(self.study, plan)
-            kept = [budget.realised(found) for budget in self.budgets]
+            found = self.build(plan)
+            kept = [0.0 if budget.share is None else budget.realised(found) for budget in self.budgets]
             over = [have - most * slack for have, most in zip(kept, allowed, strict=True)]
             worst = max(range(len(over)), key=over.__getitem__)
             if over[worst] <= 0:
@@ -148,6 +152,11 @@ class Search:
                 break
         assert nearest is not None
         return Found(nearest, least[1])
+
+    @property
+    def _others(self) -> list[float]:
+        """The bounds on all resources but the first."""
+        return [budget.share for budget in self.budgets[1:] if budget.share is not None]
 
     def _plan(self, shares: Sequence[float]) -> Plan:
         limits = {
@@ -189,23 +198,21 @@ class Search:
             f"is {_up(kept)}"
         )
 
-    def smallest_within(
-        self, goal: float, drop: Callable[[Candidate], float], most: float | None, progress: Progress
-    ) -> Found:
+    def smallest_within(self, goal: float, drop: Callable[[Candidate], float], progress: Progress) -> Found:
         """The smallest candidate that loses at most `goal`.
 
         Args:
             goal: largest accepted loss.
             drop: scores a candidate: what it loses.
-            most: largest accepted share, or None.
             progress: shows the steps.
 
         Returns:
             The smallest that holds the goal, or the one that lost least.
 
         Raises:
-            GoalMissed: no plan is as small as `most`.
+            GoalMissed: no plan is as small as the bounds.
         """
+        most = self.main.share
         low, high = self.least_share, 1.0 if most is None else most
         best: Candidate | None = None
         mildest: tuple[float, Found] | None = None

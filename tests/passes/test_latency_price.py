@@ -20,6 +20,8 @@ from lissom.price import latency as price
 from lissom.price.cache import Cache
 from lissom.price.chain import chain
 from lissom.price.latency import LatencyTable
+from lissom.sparse import apply as sparse_surgery
+from lissom.sparse import propose as sparse_options
 from lissom_runtime.latency import Samples
 from lissom_runtime.providers import ProviderRequest
 from lissom_runtime.session import open_session
@@ -172,3 +174,18 @@ def test_sites_never_take_longer_than_the_whole_network(
 def test_a_real_measurement_gives_positive_latencies(tmp_path: Path, layer: Layer, menu: Menu) -> None:
     priced = table(tmp_path).price(layer, menu)
     assert priced.dense.cost.get("latency_us") > 0
+
+
+def test_steps_that_count_no_channels_need_no_alignment(
+    tmp_path: Path, layer: Layer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packed networks are smaller, and the clock goes by their size."""
+    Clock(monkeypatch)
+    (ladder,) = sparse_options.ladders(
+        layer.name, layer.weight, layer.geometry, "columns", (4,), "rms", "frobenius", densities=(0.1, 0.35, 0.6)
+    )
+    offered = make_menu(layer.name, layer.weight, layer.geometry, "frobenius", [ladder])
+    emit = {sparse_options.KIND: sparse_surgery.emit_random}
+    priced = LatencyTable(ProviderRequest(), {"cpu": "a test"}, 16, emit, Cache(tmp_path)).price(layer, offered)
+    assert priced.ladders[0].steps.tolist() == ladder.steps.tolist()
+    assert (np.diff(priced.ladders[0].cost("latency_us")) > 0).all()

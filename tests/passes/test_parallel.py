@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
 
 import lissom
 import lissom_models
@@ -19,10 +20,13 @@ from hypothesis import strategies as st
 from lissom import parallel, pipeline
 from lissom.cli import main
 from lissom.graph.load import load
+from lissom.kinds import KINDS
 from lissom.observe import Moment, observe_moments
 from lissom.options import Menu
 from lissom.parallel import AHEAD, SERIAL, Workers, map_in_parallel, one_blas_thread, open_workers
 from lissom.pipeline import Canonical
+from lissom.price.cache import Cache
+from lissom.price.distortion import DistortionTable
 from lissom.recipe import LowRank, Recipe
 from lissom_runtime.errors import UsageError
 from passes.parallel_work import blas_threads, refuse_odd, square_late
@@ -103,6 +107,29 @@ def test_menus_are_the_same_to_the_last_bit_on_a_cluster(metric: str, cluster: s
 @pytest.mark.ort
 def test_menus_are_the_same_to_the_last_bit_in_processes(processes: Workers) -> None:
     assert exact(menus("frobenius", processes)) == exact(serial_menus("frobenius"))
+
+
+def distortions(workers: Workers, folder: Path) -> Sequence[Menu]:
+    """Measured menus of the layers of the first blocks of ResNet-20."""
+    canonical, moments = resnet20()
+    recipe = Recipe(name="a test", low_rank=ASKED["whitened"][0])
+    study = pipeline.propose_menus(canonical, recipe, 8, moments, "block1")
+    with np.load(lissom_models.calibration("resnet20")) as arrays:
+        batches = [{"image": arrays["image"][first : first + 8]} for first in (0, 8, 16)]
+    approximate = {name: kind.approximate for name, kind in KINDS.items()}
+    table = DistortionTable(canonical.model, batches, approximate, Cache(folder))
+    return pipeline.price_distortion(study, table, workers).menus
+
+
+@pytest.mark.ort
+def test_distortions_are_the_same_to_the_last_bit_whoever_measures_them(
+    cluster: str, processes: Workers, tmp_path: Path
+) -> None:
+    serial = exact(distortions(SERIAL, tmp_path / "serial"))
+    with open_workers(2, 2) as threads, open_workers(1, None, cluster) as dask:
+        for number, workers in enumerate((threads, processes, dask)):
+            assert exact(distortions(workers, tmp_path / str(number))) == serial
+    assert exact(distortions(SERIAL, tmp_path / "0")) == serial  # of what threads have kept
 
 
 @pytest.mark.ort

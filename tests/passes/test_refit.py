@@ -19,7 +19,7 @@ from lissom.graph.model import Model
 from lissom.lowrank.propose import KIND
 from lissom.options import Cost, Option, Plan
 from lissom.pipeline import Candidate, Study
-from lissom.price.distortion import Approximate
+from lissom.price.probing import Approximate
 from lissom.recipe import Allocate, Recipe, Refit, read_recipe
 from lissom.recover import refit as refits
 from lissom.recover.fit import Dense, Rows, joined

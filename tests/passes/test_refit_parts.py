@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lissom import pipeline
 from lissom.recover.fit import RIDGES, Dense, Rows, error, fit, least_squares
-from lissom.recover.stream import Stream
 from lissom.recover.tails import Tail, find_tails
+from lissom.stream import Stream
 
 Array = npt.NDArray[Any]
 

@@ -17,7 +17,13 @@ from lissom_runtime.errors import GoalMissed
 class Bench:
     """A network of 1000 parameters, 900 of them in one site that can shrink to 100; candidates are their own share."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, realised: Callable[[float], float], objective: str = "minimax"):
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        realised: Callable[[float], float],
+        share: float | None = None,
+        objective: str = "minimax",
+    ):
         self.built: list[float] = []
         dense = Option("site", "dense", {}, Cost(900, 3600, 900), 0.0, "code")
         ladder = SimpleNamespace(cost=lambda _: SimpleNamespace(min=lambda: 100.0))
@@ -27,8 +33,9 @@ class Bench:
             recipe=SimpleNamespace(name="a test", allocate=SimpleNamespace(objective=objective)),
         )
         monkeypatch.setattr(pipeline, "allocate", self.allocate)
-        monkeypatch.setattr(pipeline, "apply", self.apply)
-        self.search = Search(study, [Budget("params", 1000.0, lambda candidate: realised(float(candidate)))])
+        budget = Budget("params", 1000.0, lambda candidate: realised(float(candidate)), share)
+        build: Any = self.build
+        self.search = Search(study, [budget], build)
 
     def allocate(self, _: object, limits: Mapping[str, float]) -> float:
         (limit,) = limits.values()
@@ -36,19 +43,19 @@ class Bench:
             raise GoalMissed("too small")
         return (limit + 100) / 1000
 
-    def apply(self, _: object, plan: float) -> float:
+    def build(self, plan: float) -> float:
         self.built.append(plan)
         return plan
 
 
 def test_a_plan_that_keeps_its_prediction_is_taken_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = Bench(monkeypatch, lambda share: share)
+    bench = Bench(monkeypatch, lambda share: share, 0.5)
     found = bench.search.candidate(0.5)
     assert (found.missed, bench.built) == ("", [pytest.approx(0.5)])
 
 
 def test_a_plan_that_misses_is_tightened_until_the_model_holds_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = Bench(monkeypatch, lambda share: share + 0.05)
+    bench = Bench(monkeypatch, lambda share: share + 0.05, 0.5)
     found = bench.search.candidate(0.5)
     assert found.missed == ""
     assert len(bench.built) == 2
@@ -56,7 +63,7 @@ def test_a_plan_that_misses_is_tightened_until_the_model_holds_the_bound(monkeyp
 
 
 def test_a_bound_that_keeps_being_missed_is_reported_with_the_nearest_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = Bench(monkeypatch, lambda share: 0.9 + 0.01 * share)
+    bench = Bench(monkeypatch, lambda share: 0.9 + 0.01 * share, 0.8)
     found = bench.search.candidate(0.8)
     assert "at most 0.8 of the params" in found.missed
     assert len(bench.built) <= 1 + REPLANS
@@ -65,7 +72,7 @@ def test_a_bound_that_keeps_being_missed_is_reported_with_the_nearest_model(monk
 
 
 def test_an_unreachable_share_names_the_least(monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = Bench(monkeypatch, lambda share: share)
+    bench = Bench(monkeypatch, lambda share: share, 0.1)
     with pytest.raises(GoalMissed, match=r"can reach is 0\.2"):
         bench.search.candidate(0.1)
 
@@ -74,7 +81,7 @@ def test_an_unreachable_share_names_the_least(monkeypatch: pytest.MonkeyPatch) -
 def test_only_the_published_search_may_end_half_a_percent_above(
     monkeypatch: pytest.MonkeyPatch, objective: str, missed: bool
 ) -> None:
-    bench = Bench(monkeypatch, lambda _: 0.5 * 1.004, objective)
+    bench = Bench(monkeypatch, lambda _: 0.5 * 1.004, 0.5, objective)
     assert bool(bench.search.candidate(0.5).missed) == missed
 
 
@@ -83,7 +90,7 @@ def test_a_goal_is_bisected_to_the_smallest_share_that_holds_it(
     monkeypatch: pytest.MonkeyPatch, threshold: float
 ) -> None:
     bench = Bench(monkeypatch, lambda share: share)
-    found = bench.search.smallest_within(0.01, lambda c: 0.0 if float(c) >= threshold else 1.0, None, silent)
+    found = bench.search.smallest_within(0.01, lambda c: 0.0 if float(c) >= threshold else 1.0, silent)
     width = 0.8 / 2**GOAL_STEPS
     assert found.missed == ""
     assert threshold <= float(found.candidate) <= threshold + width + 1e-12
@@ -93,7 +100,26 @@ def test_a_goal_is_bisected_to_the_smallest_share_that_holds_it(
 def test_a_goal_within_a_bound_starts_at_the_bound_and_stops_when_that_loses_too_much(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    bench = Bench(monkeypatch, lambda share: share)
-    found = bench.search.smallest_within(0.01, lambda _: 0.3, 0.6, silent)
+    bench = Bench(monkeypatch, lambda share: share, 0.6)
+    found = bench.search.smallest_within(0.01, lambda _: 0.3, silent)
     assert "the mildest candidate loses 0.3" in found.missed
     assert bench.built == [pytest.approx(0.6)]
+
+
+def test_a_goal_within_a_bound_asks_finished_models_for_the_bound_and_not_for_the_share_of_the_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench(monkeypatch, lambda share: share + 0.02, 0.6)
+    found = bench.search.smallest_within(0.01, lambda c: 0.0 if float(c) >= 0.3 else 1.0, silent)
+    assert found.missed == ""
+    assert float(found.candidate) == pytest.approx(0.3, abs=0.01)
+    assert sum(built + 0.02 > 0.6 for built in bench.built) == 1, "only the first step is at the bound"
+
+
+def test_a_goal_alone_asks_nothing_of_what_finished_models_keep(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(share: float) -> float:
+        raise AssertionError(share)
+
+    bench = Bench(monkeypatch, never)
+    assert bench.search.smallest_within(0.01, lambda c: 0.0 if float(c) >= 0.5 else 1.0, silent).missed == ""
+    assert len(bench.built) == GOAL_STEPS

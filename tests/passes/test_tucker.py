@@ -12,11 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lissom import pipeline
 from lissom.graph.geometry import Geometry
-from lissom.graph.model import Model
 from lissom.kinds import KINDS
-from lissom.observe import observe_moments
-from lissom.options import Ladder, Plan
-from lissom.pipeline import Study
+from lissom.options import Ladder
 from lissom.price.chain import chain
 from lissom.recipe import Recipe, read_recipe
 from lissom.tucker.apply import approximate
@@ -25,6 +22,7 @@ from lissom.tucker.propose import KIND, STEPS, anchors, chain_of, ladders, limit
 from lissom.tucker.ranks import significant
 from lissom_runtime.errors import UsageError
 from lissom_runtime.session import open_session
+from passes.surgery_cases import CONV, CONVOLUTIONS, moment_of, plan_of, relative_error, study_of
 from pydantic import ValidationError
 
 GEOMETRY = Geometry(12, 8, (3, 3), (2, 2), (1, 1), (1, 1, 1, 1), "NOTSET", (8, 8), (4, 4))
@@ -76,21 +74,11 @@ def test_the_rank_of_nothing_is_zero() -> None:
 
 def error(weight: np.ndarray, found: Tucker, moment: np.ndarray | None = None) -> float:
     """The relative error of the weight that is meant, or of the layer's output."""
-    flat = weight.reshape(len(weight), -1).astype(np.float64)
-    left = flat - found.dense().reshape(flat.shape)
-    seen = np.eye(flat.shape[1]) if moment is None else moment
-    return float(np.sqrt(np.trace(left @ seen @ left.T) / np.trace(flat @ seen @ flat.T)))
+    return relative_error(weight, found.dense(), moment)
 
 
 def kernel_of(weight: np.ndarray) -> np.ndarray:
     return modes(weight).kernel
-
-
-def moment_of(columns: int, rows: int | None = None) -> np.ndarray:
-    rng = np.random.default_rng(columns)
-    patches = rng.standard_normal((rows or 3 * columns, columns)) * np.exp(rng.standard_normal(columns))
-    patches[:, 1:] += patches[:, :-1]
-    return patches.T @ patches
 
 
 @st.composite
@@ -266,44 +254,20 @@ def test_the_whitened_metric_needs_a_moment() -> None:
         ladders("a", floats(0, 12, 8, 3, 3), GEOMETRY, "whitened")
 
 
-CONV = "net (float[N, {c}, 9, 7] x) => (float[N, 10, H, W] y) {{ y = Conv <{attributes}> (x, w{b}) }}"
-CONVOLUTIONS = {
-    "plain": "pads = [1, 1, 1, 1]",
-    "strided": "strides = [2, 3], pads = [1, 0, 1, 2]",
-    "dilated": "dilations = [2, 1], pads = [2, 1, 2, 1]",
-    "same upper": 'auto_pad = "SAME_UPPER", strides = [2, 1]',
-    "same lower": 'auto_pad = "SAME_LOWER", strides = [2, 2]',
-    "valid": 'auto_pad = "VALID"',
-}
-
-
 def only_tucker(**tucker: Any) -> Recipe:
     return Recipe.model_validate(
         {"name": "mine", "low_rank": {"enabled": False}, "tucker": {"enabled": True, **tucker}}
     )
 
 
-def study_of(loaded: Model, shape: tuple[int, ...], recipe: Recipe) -> Study:
-    feeds = {"x": 1 + floats(9, *shape)}
-    canonical = pipeline.canonicalise(loaded, feeds)
-    moments = observe_moments(canonical.model, canonical.layers, [feeds]) if recipe.needs_moments else {}
-    return pipeline.propose_menus(canonical, recipe, 16, moments)
-
-
-def plan_of(study: Study, rank: int) -> Plan:
-    """The step `rank` of the first layer, whether it is offered or not."""
-    option = study.menus[0].ladders[0].option(0)
-    return Plan({option.site: replace(option, parameters={**option.parameters, "rank": rank})}, 0.0)
-
-
 @pytest.mark.ort
 @pytest.mark.parametrize("channels", [3, 8])
 @pytest.mark.parametrize("attributes", CONVOLUTIONS.values(), ids=CONVOLUTIONS.keys())
 def test_a_convolution_is_replaced_exactly_at_full_ranks(attributes: str, channels: int) -> None:
-    text = CONV.format(c=channels, attributes=attributes, b=", b")
+    text = CONV.format(c=channels, f=10, attributes=attributes, b=", b")
     loaded = model(text, w=floats(0, 10, channels, 3, 3), b=floats(1, 10))
     study = study_of(loaded, (2, channels, 9, 7), only_tucker())
-    candidate = pipeline.apply(study, plan_of(study, 1000))
+    candidate = pipeline.apply(study, plan_of(study, rank=1000))
     assert [node.op for node in candidate.model.graph.nodes] == ["Conv"] * (2 if channels == 3 else 3)
     feeds = {"x": floats(8, 2, channels, 9, 7)}
     np.testing.assert_allclose(run(candidate.model, feeds)[0], run(loaded, feeds)[0], rtol=1e-3, atol=1e-4)
@@ -320,7 +284,7 @@ def test_kernels_of_other_ranks_are_replaced_exactly(kernel: tuple[int, ...], bi
     loaded = model(text, w=floats(0, 10, 6, *kernel), **constants)
     shape = (2, 6, *(5,) * len(kernel))
     study = study_of(loaded, shape, only_tucker())
-    candidate = pipeline.apply(study, plan_of(study, 1000))
+    candidate = pipeline.apply(study, plan_of(study, rank=1000))
     feeds = {"x": floats(8, *shape)}
     np.testing.assert_allclose(run(candidate.model, feeds)[0], run(loaded, feeds)[0], rtol=1e-3, atol=1e-4)
 
@@ -330,10 +294,10 @@ def test_kernels_of_other_ranks_are_replaced_exactly(kernel: tuple[int, ...], bi
 @pytest.mark.parametrize("rank", [2, 4])
 def test_the_chain_computes_what_its_approximate_weight_says(metric: str, rank: int) -> None:
     """`pipeline.apply` verifies the surgery against that weight; the sizes are those that were promised."""
-    text = CONV.format(c=8, attributes="strides = [2, 1], pads = [1, 1, 1, 1]", b=", b")
+    text = CONV.format(c=8, f=10, attributes="strides = [2, 1], pads = [1, 1, 1, 1]", b=", b")
     loaded = model(text, w=floats(0, 10, 8, 3, 3), b=floats(1, 10))
     study = study_of(loaded, (4, 8, 9, 7), only_tucker(metric=metric))
-    plan = plan_of(study, rank)
+    plan = plan_of(study, rank=rank)
     candidate = pipeline.apply(study, plan)
     assert candidate.max_difference < 1e-4
     layer, option = study.canonical.layers[0], next(iter(plan.changed.values()))
@@ -346,7 +310,7 @@ def test_the_chain_computes_what_its_approximate_weight_says(metric: str, rank: 
 
 @pytest.mark.ort
 def test_random_chains_run() -> None:
-    text = CONV.format(c=8, attributes="pads = [1, 1, 1, 1]", b=", b")
+    text = CONV.format(c=8, f=10, attributes="pads = [1, 1, 1, 1]", b=", b")
     study = study_of(model(text, w=floats(0, 10, 8, 3, 3), b=floats(1, 10)), (1, 8, 9, 7), only_tucker())
     layer = study.canonical.layers[0]
     parameters = study.menus[0].ladders[0].option(0).parameters
@@ -378,10 +342,10 @@ def test_the_preset_offers_one_chain_per_layer() -> None:
 def test_kinds_of_different_metrics_are_refused(tmp_path: Any) -> None:
     path = tmp_path / "mixed.toml"
     path.write_text('[low_rank]\nmetric = "code"\n[tucker]\nenabled = true\n')
-    with pytest.raises(UsageError, match='one metric for all kinds, but low_rank has "code" and tucker "frobenius"'):
+    with pytest.raises(UsageError, match='one metric for all kinds, but found low_rank "code" and tucker "frobenius"'):
         read_recipe(str(path))
 
 
 def test_a_recipe_without_any_kind_is_refused() -> None:
-    with pytest.raises(ValidationError, match="but neither is"):
+    with pytest.raises(ValidationError, match="but none is"):
         Recipe.model_validate({"name": "none", "low_rank": {"enabled": False}})

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import typer
 from lissom_runtime.errors import LissomError
 
-from lissom.cli import check, compress, demo, inspect, lower
+from lissom.cli import check, compress, demo, inspect, lower, sweep
 from lissom.cli.console import Console, say_error
 from lissom.version import __version__
 
@@ -21,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("compress")(compress.compress)
+app.command("sweep")(sweep.sweep)
 app.command("check")(check.check)
 app.command("inspect")(inspect.inspect)
 app.command("lower")(lower.lower)

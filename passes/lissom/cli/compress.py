@@ -27,13 +27,9 @@ def compress(
     max_drop: Annotated[
         float | None, typer.Option(help="Goal: the smallest result that loses at most this; 0.01 is one point of top1.")
     ] = None,
-    drop: Annotated[str, typer.Option(metavar="absolute|relative", help="How --max-drop counts.")] = "absolute",
-    calibration: Annotated[
-        str | None, typer.Option(metavar="DATA", help="Samples for statistics, and for scores without --validation.")
-    ] = None,
-    validation: Annotated[
-        str | None, typer.Option(metavar="DATA", help="Samples for scores. Default: --calibration.")
-    ] = None,
+    drop: flags.Drop = "absolute",
+    calibration: flags.Calibration = None,
+    validation: flags.Validation = None,
     metric: flags.Metric = None,
     shape: flags.Shape = [],  # noqa: B006  typer copies the default
     ep: flags.Ep = [],  # noqa: B006
@@ -41,15 +37,15 @@ def compress(
     ep_library: flags.EpLibrary = [],  # noqa: B006
     custom_op_library: flags.CustomOpLibrary = [],  # noqa: B006
     threads: flags.Threads = 1,
-    include: Annotated[str | None, typer.Option(metavar="REGEX", help="Only layers whose name this finds.")] = None,
-    exclude: Annotated[str | None, typer.Option(metavar="REGEX", help="No layers whose name this finds.")] = None,
+    include: flags.Include = None,
+    exclude: flags.Exclude = None,
     convert_opset: flags.ConvertOpset = None,
     seed: flags.Seed = 0,
     jobs: flags.Jobs = None,
     cluster: flags.Cluster = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the plan; write nothing.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.onnx if it exists.")] = False,
-    keep_anyway: Annotated[bool, typer.Option("--keep-anyway", help="Write a result that misses its goal.")] = False,
+    keep_anyway: flags.KeepAnyway = False,
     json: flags.Json = None,
     verbose: flags.Verbose = 0,
     quiet: flags.Quiet = False,

@@ -49,6 +49,17 @@ Seed = Annotated[int, typer.Option("--seed", help="Of random inputs, samples and
 ConvertOpset = Annotated[
     int | None, typer.Option("--convert-opset", metavar="N", help="Convert the model up to opset N first.")
 ]
+Include = Annotated[str | None, typer.Option("--include", metavar="REGEX", help="Only layers whose name this finds.")]
+Exclude = Annotated[str | None, typer.Option("--exclude", metavar="REGEX", help="No layers whose name this finds.")]
+Calibration = Annotated[
+    str | None,
+    typer.Option("--calibration", metavar="DATA", help="Samples for statistics, and for scores without --validation."),
+]
+Validation = Annotated[
+    str | None, typer.Option("--validation", metavar="DATA", help="Samples for scores. Default: --calibration.")
+]
+Drop = Annotated[str, typer.Option("--drop", metavar="absolute|relative", help="How --max-drop counts.")]
+KeepAnyway = Annotated[bool, typer.Option("--keep-anyway", help="Write a result that misses its goal.")]
 Data = Annotated[
     str | None,
     typer.Option("--data", metavar="DATA", help="Samples: .npz, .npy, a folder of images or MODULE:FUNCTION."),

@@ -33,8 +33,8 @@ def lower(
     no_measure: Annotated[
         bool, typer.Option("--no-measure", help="Choose layers by density; do not time them.")
     ] = False,
-    include: Annotated[str | None, typer.Option(metavar="REGEX", help="Only layers whose name this finds.")] = None,
-    exclude: Annotated[str | None, typer.Option(metavar="REGEX", help="No layers whose name this finds.")] = None,
+    include: flags.Include = None,
+    exclude: flags.Exclude = None,
     convert_opset: flags.ConvertOpset = None,
     seed: flags.Seed = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.onnx if it exists.")] = False,

@@ -6,7 +6,8 @@ BatchNormalization are statistics and not parameters; shapes, indices and zero p
 are neither. A constant that several nodes read counts once.
 
 *Multiply-accumulates* are those of Conv, ConvTranspose, Gemm and MatMul, padding
-included, at the shapes that were observed.
+included, at the shapes that were observed, and those of the runtime's operators of one
+layer: one for each stored weight and position.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+from lissom_runtime.contract import DOMAIN, Signature, signatures
 
 from lissom.graph.model import Model, Node, Tensor, is_constant
 
 MAC_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-"""Operators whose multiply-accumulates are counted."""
+"""Operators whose multiply-accumulates are counted, beside those in `_SPARSE`."""
+
+_SPARSE: Mapping[str, Signature] = {signature.name: signature for signature in signatures()}
 
 
 def count_parameters(model: Model) -> int:
@@ -33,7 +37,7 @@ def mac_tensors(model: Model) -> list[str]:
     """Names of the tensors whose shapes `count_macs` needs."""
     names: dict[str, None] = {}
     for node in model.graph.nodes:
-        if node.op in MAC_OPS:
+        if _is_counted(node):
             for tensor in (*node.inputs[:2], node.outputs[0]):
                 if not is_constant(tensor):
                     names[tensor.name] = None
@@ -42,7 +46,11 @@ def mac_tensors(model: Model) -> list[str]:
 
 def count_macs(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> int:
     """Multiply-accumulates of the main graph at the observed `shapes`."""
-    return sum(_macs(node, shapes) for node in model.graph.nodes if node.op in MAC_OPS)
+    return sum(_macs(node, shapes) for node in model.graph.nodes if _is_counted(node))
+
+
+def _is_counted(node: Node) -> bool:
+    return node.op in MAC_OPS or (node.domain == DOMAIN and node.op in _SPARSE)
 
 
 def _macs(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> int:
@@ -50,6 +58,11 @@ def _macs(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> int:
         return tuple(tensor.values.shape) if is_constant(tensor) else shapes[tensor.name]
 
     source, weight, target = shape(node.inputs[0]), shape(node.inputs[1]), shapes[node.outputs[0].name]
+    if node.op not in MAC_OPS:
+        signature = _SPARSE[node.op]
+        stored = node.inputs[signature.inputs.index("values")].values.size
+        positions = prod(target) // (target[1] if signature.operator == "SparseConv" else target[-1])
+        return int(stored) * positions
     match node.op:
         case "Conv":
             return prod(weight[1:]) * prod(target)

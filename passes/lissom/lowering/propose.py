@@ -24,6 +24,7 @@ import numpy.typing as npt
 from lissom_runtime.contract import Operator
 from lissom_runtime.packing import Packed, pack
 
+from lissom.asked import not_asked_for
 from lissom.graph.geometry import Geometry
 from lissom.graph.layers import LAYER_OPS, weight_obstacle
 from lissom.graph.model import Model, Node, is_constant, is_standard
@@ -32,7 +33,6 @@ from lissom.lowering.fuse import Shapes, addends
 from lissom.lowering.pattern import Pattern, pattern
 from lissom.observe import resolve_pads
 from lissom.options import Refusal
-from lissom.pipeline import not_asked_for
 
 CROSSOVER: Mapping[tuple[Operator, str], Mapping[int, float]] = {
     ("SparseConv", "many"): {1: 0.28, 2: 0.35, 4: 0.47, 8: 0.47, 16: 0.47},

@@ -16,7 +16,10 @@ in each factor, and each is improved in turn:
    projection D₀ of the weight, so full rank gives the weight back whether or not M can be inverted;
    ε = `RIDGE` tr M is above the rounding of G.
 3. Encoder: `STEPS` steps of conjugate gradients on its normal equations, from E, preconditioned by
-   (Σ_d D_dᵀ D_d) ⊗ (Σ_d M_dd + δI); then 2 again. A round that does not lower the error ends the fit.
+   (Σ_d D_dᵀ D_d) ⊗ (Σ_d M_dd + δI); then 2 again. A round that does not lower the error ends the fit, and so does one
+   that lowers it by less than a `GAIN`.
+4. M Bᵀ is most of the work, and linear in E: that of an improved encoder is the sum of those of the steps that led to
+   it, and that of its orthonormal rows is had by a triangular solve. So a round costs `STEPS` products with M.
 
 The first of the `rounds` is 2 alone. No step raises the error, and the first is not above that of the plain pair, so
 the fit is never worse than it, to a relative error of about 1e-5 that the ridge leaves. (Measured on the layers of a
@@ -32,11 +35,12 @@ Deep Convolutional Networks (2015), section 3; alternating least squares for it 
 
 from __future__ import annotations
 
+from functools import cached_property
 from math import prod
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
 
 from lissom.lowrank.foldings import Array, axis_order, decoder_axes, fold
 from lissom.options import FloatArray
@@ -53,11 +57,20 @@ RIDGE = 1e-11
 SMOOTHING = 1e-3
 """Added to the diagonal of the preconditioner's moment, relative to the mean of that diagonal."""
 
+GAIN = 0.01
+"""A round that lowers the squared error by less than this share of it is the last one."""
+
 CONVERGED = 1e-10
 """A squared error below this share of tr W M Wᵀ is rounding, and not improved on."""
 
-GRID = 8
-"""The most ranks at which a curve of errors runs all rounds."""
+SINGLE = 1024
+"""Columns of a moment from which on its products are in float32: half the time and the memory."""
+
+SINGLE_LOSS = 3e4
+"""By how much `RIDGE` and `CONVERGED` are larger there: above the rounding of float32."""
+
+GRID = 5
+"""The most ranks at which a curve of errors runs all rounds, besides 1 and 2."""
 
 GRID_WORK = 6e9
 """Multiply-adds of the widest M Bᵀ of a curve that all its ranks on the grid may have together; it has one at least."""
@@ -70,11 +83,13 @@ class Fitted(NamedTuple):
         decoder: decoder[rows, rank].
         encoder: encoder[rank, columns], orthonormal rows.
         squared_error: mean squared output error, at least 0.
+        seen: M Bᵀ of the encoder, seen[taps, n, taps, rank].
     """
 
     decoder: FloatArray
     encoder: FloatArray
     squared_error: float
+    seen: Array
 
 
 class Fitting:
@@ -93,14 +108,17 @@ class Fitting:
 
     def __init__(self, weight: Array, folding: int, moment: FloatArray) -> None:
         matrix = fold(weight.astype(np.float64), folding)
-        self._moment = np.ascontiguousarray(moment_by_tap(moment, weight, folding))
+        self._moment: Array = np.ascontiguousarray(moment_by_tap(moment, weight, folding))
         self._shape = len(weight), len(self._moment), matrix.shape[1]  # f, taps, n
         self._summed: FloatArray = np.einsum("dndm->nm", self._moment)
-        self._ridge = RIDGE * float(np.trace(self._summed))
         self._weight = matrix
         whole = prod(self._shape[1:])
         seen = matrix.reshape(-1, whole) @ self._moment.reshape(whole, whole)
         self._seen = seen.reshape(matrix.shape)
+        self._ridge, self._converged = RIDGE * float(np.trace(self._summed)), CONVERGED
+        if whole >= SINGLE:
+            self._moment = self._moment.astype(np.float32)
+            self._ridge, self._converged = SINGLE_LOSS * self._ridge, SINGLE_LOSS * CONVERGED
         self.energy = max(float(np.vdot(self._weight, self._seen)), 0.0)
         self.max_rank = min(matrix.shape)
         self.useful = max(matrix.size // sum(matrix.shape), 1)
@@ -118,107 +136,126 @@ class Fitting:
         count = min(max(int(GRID_WORK // work), 1), GRID)
         last = self.useful * count / GRID
         spaced = np.rint(last * (np.arange(1, count + 1) / count) ** 2).astype(int)
-        return sorted({max(int(rank), 1) for rank in spaced})
+        return sorted({1, min(2, self.useful), *(int(rank) for rank in spaced if rank > 0)})
 
-    def pair(self, rank: int, rounds: int = ROUNDS) -> Fitted:
-        """The fitted pair of `rank`, 1 … `max_rank`."""
-        best = min((self._with_decoder(start) for start in self._starts(rank)), key=lambda pair: pair.squared_error)
+    def pair(self, rank: int, rounds: int = ROUNDS, gain: float = GAIN) -> Fitted:
+        """The fitted pair of `rank`, 1 … `max_rank`, after `rounds` or the first that gains less than `gain`."""
+        starts = (self._with_decoder(start, self._through(start)) for start in self._starts(rank))
+        best = min(starts, key=lambda pair: pair.squared_error)
         for _ in range(rounds - 1):
-            if best.squared_error <= CONVERGED * self.energy:
+            if best.squared_error <= self._converged * self.energy:
                 break
-            following = self._with_decoder(_orthonormal(self._better_encoder(best)))
+            following = self._with_decoder(*_orthonormal_seen(*self._better_encoder(best)))
             if following.squared_error >= best.squared_error:
                 break
+            gained = 1 - following.squared_error / best.squared_error
             best = following
+            if gained < gain:
+                break
         return best
 
     def _starts(self, rank: int) -> list[FloatArray]:
         """Encoders[rank, n] to begin with, plain first: the first of equals is taken."""
         return [_orthonormal(rows[:rank]) for rows in self._rows]
 
-    def _with_decoder(self, encoder: FloatArray) -> Fitted:
-        """The encoder, orthonormal rows, with the decoder that fits it best."""
+    def _with_decoder(self, encoder: FloatArray, seen: Array) -> Fitted:
+        """The encoder, orthonormal rows, with the decoder that fits it best.
+
+        With D = D₀ + X, X (G + εI) = W M Bᵀ − D₀ G and so D G = W M Bᵀ − εX, which gives the error without a product.
+        """
         f, taps, _ = self._shape
         size = taps * len(encoder)
-        gram = self._gram(encoder).reshape(size, size)
+        gram = self._gram(encoder, seen).reshape(size, size)
         wanted = (self._seen @ encoder.T).reshape(f, size)
-
-        def with_error(decoder: FloatArray) -> Fitted:
-            error = self.energy - 2 * float(np.vdot(decoder, wanted)) + float(np.vdot(decoder @ gram, decoder))
-            return Fitted(decoder.reshape(f * taps, -1), encoder, max(error, 0.0))
-
         plain = (self._weight @ encoder.T).reshape(f, size)
-        projected = with_error(plain)
-        if projected.squared_error <= CONVERGED * self.energy:
-            return projected
-        factor = cho_factor(_ridged(gram, self._ridge), lower=True)
-        return with_error(plain + cho_solve(factor, (wanted - plain @ gram).T).T)
+        through = plain @ gram
 
-    def _better_encoder(self, pair: Fitted) -> FloatArray:
-        """Conjugate gradients on Σ_de D_dᵀ D_e E' M_ed = Σ_de D_dᵀ W_e M_ed, from the pair's encoder."""
+        def fitted(decoder: FloatArray, through: FloatArray) -> Fitted:
+            error = self.energy - 2 * float(np.vdot(decoder, wanted)) + float(np.vdot(decoder, through))
+            return Fitted(decoder.reshape(f * taps, -1), encoder, max(error, 0.0), seen)
+
+        projected = fitted(plain, through)
+        if projected.squared_error <= self._converged * self.energy:
+            return projected
+        factor = cho_factor(_ridged(gram, self._ridge), lower=True, overwrite_a=True, check_finite=False)
+        added = cho_solve(factor, (wanted - through).T, check_finite=False).T
+        return fitted(plain + added, wanted - self._ridge * added)
+
+    def _better_encoder(self, pair: Fitted) -> tuple[FloatArray, Array]:
+        """Conjugate gradients on Σ_de D_dᵀ D_e E' M_ed = Σ_de D_dᵀ W_e M_ed, from the pair's encoder.
+
+        Returns:
+            The encoder and its M Bᵀ.
+        """
         f, taps, n = self._shape
         rank = len(pair.encoder)
         flat = pair.decoder.reshape(f, taps * rank)
-        between = (flat.T @ flat).reshape(taps, rank, taps * rank)
+        between = (flat.T @ flat).astype(pair.seen.dtype).reshape(taps, rank, taps * rank)
         outer = cho_factor(_ridged(pair.decoder.T @ pair.decoder, RIDGE * float(np.vdot(flat, flat))), lower=True)
-        mean = float(np.trace(self._summed)) / n
-        inner = cho_factor(_ridged(self._summed, SMOOTHING * mean), lower=True)
 
-        def normal(encoder: FloatArray) -> FloatArray:
-            seen = self._through(encoder).reshape(taps, n, taps * rank)
-            product: FloatArray = (between @ seen.swapaxes(1, 2)).sum(axis=0)
-            return product
+        def normal(seen: Array) -> FloatArray:
+            product: Array = (between @ seen.reshape(taps, n, taps * rank).swapaxes(1, 2)).sum(axis=0)
+            return product.astype(np.float64, copy=False)
 
         def precondition(residual: FloatArray) -> FloatArray:
-            solved: FloatArray = cho_solve(inner, cho_solve(outer, residual).T).T
+            inward = cho_solve(outer, residual, check_finite=False)
+            solved: FloatArray = cho_solve(self._inner, inward.T, check_finite=False).T
             return solved
 
-        encoder = pair.encoder
-        residual = pair.decoder.T @ self._seen - normal(encoder)
-        step = precondition(residual)
-        strength = float(np.vdot(residual, step))
+        encoder, seen = pair.encoder, pair.seen
+        residual = pair.decoder.T @ self._seen - normal(seen)
+        step, strength = np.zeros_like(encoder), 0.0
         for _ in range(STEPS):
-            image = normal(step)
+            conditioned = precondition(residual)
+            before, strength = strength, float(np.vdot(residual, conditioned))
+            step = conditioned + (strength / before * step if before else 0.0)
+            through = self._through(step)
+            image = normal(through)
             curvature = float(np.vdot(step, image))
             if not (strength > 0 and curvature > 0):
                 break
             encoder = encoder + strength / curvature * step
+            seen = seen + through * (strength / curvature)
             residual = residual - strength / curvature * image
-            conditioned = precondition(residual)
-            before, strength = strength, float(np.vdot(residual, conditioned))
-            step = conditioned + strength / before * step
-        return encoder
+        return encoder, seen
+
+    @cached_property
+    def _inner(self) -> tuple[FloatArray, bool]:
+        """The Cholesky factor of the preconditioner's moment."""
+        n = len(self._summed)
+        return cho_factor(_ridged(self._summed, SMOOTHING * float(np.trace(self._summed)) / n), lower=True)
 
     def _nested_errors(self, encoder: FloatArray) -> FloatArray:
         """Squared error[rank + 1] of the first 0 … rank rows of `encoder`, each with its best decoder."""
         f, taps, _ = self._shape
         rank = len(encoder)
-        gram = self._gram(encoder).transpose(1, 0, 3, 2).reshape(rank * taps, rank * taps)
         if self.energy == 0:
             return np.zeros(rank + 1)
+        gram = self._gram(encoder, self._through(encoder)).transpose(1, 0, 3, 2).reshape(rank * taps, rank * taps)
         wanted = (self._seen @ encoder.T).reshape(f, taps, rank).transpose(2, 1, 0).reshape(rank * taps, f)
-        lower = np.linalg.cholesky(_ridged(gram, self._ridge))
-        explained = (solve_triangular(lower, wanted, lower=True) ** 2).reshape(rank, -1).sum(axis=1)
+        lower = cholesky(_ridged(gram, self._ridge), lower=True, overwrite_a=True, check_finite=False)
+        half = solve_triangular(lower, wanted, lower=True, check_finite=False)
+        explained = (half**2).reshape(rank, -1).sum(axis=1)
         return np.maximum(self.energy - np.append(0.0, np.cumsum(explained)), 0.0)
 
-    def _gram(self, encoder: FloatArray) -> FloatArray:
-        """G[taps, rank, taps, rank] = B M Bᵀ."""
+    def _gram(self, encoder: FloatArray, seen: Array) -> FloatArray:
+        """G[taps, rank, taps, rank] = B M Bᵀ, from M Bᵀ."""
         _, taps, n = self._shape
         rank = len(encoder)
-        gram: FloatArray = encoder @ self._through(encoder).reshape(taps, n, taps * rank)
-        return gram.reshape(taps, rank, taps, rank)
+        gram = encoder.astype(seen.dtype) @ seen.reshape(taps, n, taps * rank)
+        return gram.reshape(taps, rank, taps, rank).astype(np.float64, copy=False)
 
-    def _through(self, encoder: FloatArray) -> FloatArray:
-        """M Bᵀ as [taps, n, taps, rank]."""
+    def _through(self, encoder: FloatArray) -> Array:
+        """M Bᵀ as [taps, n, taps, rank], in the element type of M."""
         _, taps, n = self._shape
-        return (self._moment.reshape(-1, n) @ encoder.T).reshape(taps, n, taps, len(encoder))
+        return (self._moment.reshape(-1, n) @ encoder.astype(self._moment.dtype).T).reshape(taps, n, taps, len(encoder))
 
 
 def fitted_errors(weight: Array, folding: int, moment: FloatArray) -> FloatArray:
     """Squared error[max_rank + 1] of the fitted pairs of rank 0 … max_rank.
 
-    1. On a grid of ranks it is what the pair has: `GRID` ranks in quadratic steps up to the highest useful one, or for
-       a large layer fewer and less far (512 × 512 × 3 × 3: one, an eighth of the way).
+    1. On a grid of ranks it is what the pair has: 1, 2 and `GRID` ranks in quadratic steps up to the highest useful,
+       or for a large layer fewer and less far (512 × 512 × 3 × 3: one, a fifth of the way).
     2. Elsewhere it is the first round's, lowered by a factor that is interpolated on a log scale, or held behind the
        grid: not above the error of the plain pair, but an estimate. It may rise by as much as that is wrong.
     3. Pairs with more values than the layer have the error of the largest that has not: an upper bound.
@@ -266,6 +303,13 @@ def _orthonormal(rows: FloatArray) -> FloatArray:
     """Orthonormal rows, the first j of which span the first j of `rows`."""
     basis: FloatArray = np.linalg.qr(rows.T)[0].T
     return basis
+
+
+def _orthonormal_seen(encoder: FloatArray, seen: Array) -> tuple[FloatArray, Array]:
+    """An encoder[rank, n] with orthonormal rows, and its M Bᵀ: with Eᵀ = Q R they are Qᵀ and (M Bᵀ) R⁻¹."""
+    basis, upper = np.linalg.qr(encoder.T)
+    back = solve_triangular(upper, np.eye(len(upper)), check_finite=False)
+    return basis.T, seen @ back.astype(seen.dtype)
 
 
 def _ridged(gram: FloatArray, ridge: float) -> FloatArray:

@@ -24,7 +24,7 @@ from lissom.lowrank.factors import Float32Array, factors, recompose
 from lissom.lowrank.foldings import Scheme
 from lissom.lowrank.pairs import Factor, Pair, pair
 from lissom.options import FloatArray, Parameters
-from lissom.rewrite import Rewrite, put_in_place, take_up_mean
+from lissom.rewrite import Rewrite, conv_attributes, put_in_place, take_up_mean
 
 
 def apply(
@@ -106,7 +106,7 @@ def _convolutions(layer: Layer, shape: Pair, weights: tuple[Float32Array, Float3
         "",
         [layer.source, constant(f"{layer.name}/lissom_encoder", weights[0])],
         [middle],
-        _conv_attributes(shape.encoder),
+        conv_attributes(shape.encoder.geometry, shape.encoder.groups),
     )
     bias = [] if layer.bias is None else [layer.bias]
     decoder = make_node(
@@ -114,24 +114,9 @@ def _convolutions(layer: Layer, shape: Pair, weights: tuple[Float32Array, Float3
         "",
         [middle, constant(f"{layer.name}/lissom_decoder", weights[1]), *bias],
         [],
-        _conv_attributes(shape.decoder),
+        conv_attributes(shape.decoder.geometry, shape.decoder.groups),
     )
     return [encoder, decoder]
-
-
-def _conv_attributes(factor: Factor) -> Mapping[str, Any]:
-    geometry = factor.geometry
-    attributes: dict[str, Any] = {
-        "kernel_shape": list(geometry.kernel_shape),
-        "strides": list(geometry.strides),
-        "dilations": list(geometry.dilations),
-        "group": factor.groups,
-    }
-    if geometry.auto_pad == "NOTSET":
-        attributes["pads"] = list(geometry.pads)
-    else:
-        attributes["auto_pad"] = geometry.auto_pad
-    return attributes
 
 
 def _products(layer: Layer, shape: Pair, weights: tuple[Float32Array, Float32Array]) -> list[Node]:

@@ -2,57 +2,66 @@
 
 The error of a weight says little about the loss of a network: layers differ by orders of magnitude in how much of an
 error they bear. So for each site a few options (*probes*) are put into the network one at a time, and the
-distortion of its outputs is measured:
+distortion of its outputs is measured (`outputs` says what that is). It is the square of an error, so those of several
+sites add up as long as they are small and independent. Between probes the distortion is interpolated over the error of
+the weight, both on a log scale, and made monotone; below the least probe it falls with the square of the error.
 
-    classifier (first output [n, classes])   mean over n of Σ_c p log(p / q) in nats, p and q the classes'
-                                             probabilities in the original and in the changed network
-    anything else                            Σ (ŷ − y)² / Σ y² over all outputs
+What a probe costs is bounded:
 
-Both are squares of an error, so those of several sites add up as long as they are small and independent. Between probes
-the distortion is interpolated over the error of the weight, both on a log scale, and made monotone; below the
-least probe it falls with the square of the error.
+1. samples: at most `SAMPLES`, and fewer (down to `LEAST_SAMPLES`) where one probe of every site would take more than
+   `WORK` multiply-accumulates or the tensors kept between two layers more than `KEPT_BYTES`; whole batches, evenly
+   spaced over those that are given;
+2. options: at most `PROBES` of one kind at a site, fewer where the curve is straight (`probing`);
+3. nodes: those behind the layer. The original runs once from layer to layer, and each site takes along what it reads.
 
-Only what depends on the layer runs again: its input and whatever else the nodes behind it read is kept from one run of
-the original (`graph.extract`). Weight and bias are inputs of that network, so that all probes share one session.
+Sites are measured side by side, by whoever does the work; the distortions are the same to the last bit.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from lissom_runtime.errors import UsageError
+import onnx
 from lissom_runtime.session import open_session, run_session
-from scipy.special import log_softmax
 
 from lissom.data import Feeds
-from lissom.graph.extract import border, part
+from lissom.graph.extract import border, dependants, part
 from lissom.graph.layers import Layer
 from lissom.graph.model import Model
 from lissom.options import FloatArray, Ladder, Menu, Parameters
+from lissom.parallel import SERIAL, Workers, map_in_parallel
 from lissom.price.cache import Cache
-from lissom.rewrite import corrected_bias, in_copy, own_bias, replace_bias, replace_weight, stored_weight
+from lissom.price.outputs import FLOOR
+from lissom.price.probing import Apart, Approximate, Behind, Candidates, probe, refine
+from lissom.rewrite import in_copy, own_bias, replace_bias, replace_weight
+from lissom.stream import Stream, affordable_batches
 from lissom.version import __version__
 
 PROBES = 8
-"""Options of one kind that are measured at a site."""
+"""Options of one kind that are measured at a site, at most."""
 
 LEAST_ERROR = 0.02
 """Probes of a smaller error are not worth a run: their distortion is that of rounding."""
 
+SAMPLES = 256
+"""Samples that a probe sees, at most."""
+
+LEAST_SAMPLES = 16
+"""Samples that a probe sees whatever it costs, where there are as many and they fit into the memory."""
+
+WORK = 10**12
+"""Multiply-accumulates of one probe of every site."""
+
 KEPT_BYTES = 512 * 2**20
 """Memory for the tensors that are kept of the original; where all samples need more, fewer are used."""
 
-FLOOR = 1e-12
-"""A distortion below this is rounding."""
-
 Array = npt.NDArray[Any]
-Approximate = Callable[[Layer, Parameters, FloatArray | None], Array]
-"""The dense weight that an option stands for; each kind has one."""
 
 
 class DistortionTable:
@@ -61,7 +70,8 @@ class DistortionTable:
     Args:
         model: the canonical model.
         batches: calibration samples, batch by batch.
-        approximate: the weight that an option stands for, by kind.
+        approximate: the weight that an option stands for, by kind; functions that other processes can import where
+            those do the work.
         cache: where measurements are kept between runs.
     """
 
@@ -74,67 +84,101 @@ class DistortionTable:
         self._batches = batches
         self._approximate = approximate
         self._cache = cache
-        content = hashlib.sha256(self._proto.SerializeToString(deterministic=True))
-        for feeds in batches:
-            for name in sorted(feeds):
-                content.update(np.ascontiguousarray(feeds[name]).tobytes())
-        self._identity = content.hexdigest()
 
-    def price(self, layer: Layer, menu: Menu, moment: FloatArray | None = None, mean: FloatArray | None = None) -> Menu:
-        """The menu with measured distortions in the place of the errors of the weights.
+    def price(
+        self,
+        sites: Sequence[tuple[Layer, Menu]],
+        moments: Mapping[str, FloatArray] | None = None,
+        means: Mapping[str, FloatArray] | None = None,
+        workers: Workers = SERIAL,
+    ) -> Iterator[Menu]:
+        """The menus with measured distortions in the place of the errors of the weights, in turn.
 
         Args:
-            layer: the layer that the menu is of.
-            menu: its options.
-            moment: second moment[columns, columns] of the layer's input, for kinds that use it.
-            mean: mean[columns] of the layer's input, for the bias that takes up the mean error.
+            sites: the layers with their menus, in topological order.
+            moments: second moment[columns, columns] of each layer's input, for kinds that use it.
+            means: mean[columns] of the input of each layer whose bias takes up the mean error.
+            workers: who runs the probes.
 
         Raises:
             UsageError: an output is NaN or infinite.
         """
-        ladders: list[Ladder] = []
-        metric = ""
-        for kind in dict.fromkeys(ladder.kind for ladder in menu.ladders):
-            same = [ladder for ladder in menu.ladders if ladder.kind == kind]
-            probes = _probes(same)
-            distortions, metric = self._measure(layer, kind, [parameters for _, parameters in probes], moment, mean)
-            curve = _Curve(np.array([error for error, _ in probes]), np.array(distortions))
-            ladders += [
-                replace(
-                    ladder,
-                    error=curve(ladder.error),
-                    error_at_zero=float(curve(np.array([ladder.error_at_zero]))[0]),
-                    metric=metric,
-                )
-                for ladder in same
-            ]
-        return Menu(menu.site, replace(menu.dense, metric=metric or menu.dense.metric), tuple(ladders))
+        batches = self._chosen([layer for layer, _ in sites])
+        identity = self._identity(batches)
+        asked = [
+            _Asked(layer, menu, (moments or {}).get(layer.name), (means or {}).get(layer.name), identity, self._cache)
+            for layer, menu in sites
+        ]
+        work = self._behind([site for site in asked if not site.known], batches)
+        measured = map_in_parallel(partial(probe, self._approximate), work, workers)
+        for site in asked:
+            if not site.known:
+                site.learn(next(measured))
+            yield site.priced("output_kl" if self._classifies else "output_error")
 
-    def _measure(
-        self,
-        layer: Layer,
-        kind: str,
-        probes: Sequence[Parameters],
-        moment: FloatArray | None,
-        mean: FloatArray | None,
-    ) -> tuple[list[float], str]:
-        """The distortion of each probe, and what it is called."""
-        how = {"kind": kind, "moment": moment is not None, "mean": mean is not None, "lissom": __version__}
-        where = {"of": self._identity, "site": layer.name}
-        keys = [{**where, **how, "parameters": dict(parameters)} for parameters in probes]
-        known = [self._cache.get(key) for key in keys]
-        metric = "output_kl" if self._classifies else "output_error"
-        if all(value is not None for value in known):
-            return [value for value in known if value is not None], metric
-        behind = _Behind(self._model, layer, self._outputs, self._batches)
-        found = []
-        for key, parameters, value in zip(keys, probes, known, strict=True):
-            if value is None:
-                changed = behind.run(self._approximate[kind](layer, parameters, moment), mean)
-                value = max(distortion(behind.original, changed, self._classifies), FLOOR)
-                self._cache.put(key, value)
-            found.append(value)
-        return found, metric
+    def _chosen(self, layers: Sequence[Layer]) -> Sequence[Feeds]:
+        """The batches that probes see (see the module)."""
+        first = self._batches[0]
+        size = len(next(iter(first.values())))
+        macs = {layer.node.outputs[0].name: layer.geometry.macs for layer in layers}
+        behind = (dependants(self._proto, [name]) for name in macs)
+        work = sum(macs[name] for names in behind for name in names if name in macs)
+        samples = min(max(WORK // max(work, 1), LEAST_SAMPLES), SAMPLES)
+        stops = [border(self._proto, [name]) for name in macs]
+        most = min(max(samples // size, 1), len(self._batches))
+        most = affordable_batches(self._proto, first, stops, most, KEPT_BYTES)
+        return [self._batches[number * len(self._batches) // most] for number in range(most)]
+
+    def _identity(self, batches: Sequence[Feeds]) -> str:
+        """Hash of the model and its samples."""
+        content = hashlib.sha256(self._proto.SerializeToString(deterministic=True))
+        for feeds in batches:
+            for name in sorted(feeds):
+                content.update(np.ascontiguousarray(feeds[name]).tobytes())
+        return content.hexdigest()
+
+    def _behind(self, sites: Sequence[_Asked], batches: Sequence[Feeds]) -> Iterator[Behind]:
+        """What each site needs to be measured, while the original network runs from one to the next."""
+        if not sites:
+            return
+        proto, numbers = self._bare([site.layer for site in sites])
+        session = open_session(proto.SerializeToString())
+        original = [run_session(session, feeds, self._outputs) for feeds in batches]
+        produced = [site.layer.node.outputs[0].name for site in sites]
+        stops = [
+            list(dict.fromkeys([site.layer.source.name, *border(proto, [name])]))
+            for site, name in zip(sites, produced, strict=True)
+        ]
+        stream = Stream(proto, batches)
+        for number, site in enumerate(sites):
+            stream.advance(stops[number], set().union(*stops[number + 1 :]))
+            kept = [{name: values[name] for name in stops[number]} for values in stream.batches]
+            types = {name: values.dtype for name, values in kept[0].items()}
+            types |= dict.fromkeys(numbers[site.layer.name], np.dtype(np.float32))
+            yield Behind(
+                Apart.of(site.layer),
+                part(proto, types, self._outputs).SerializeToString(),
+                numbers[site.layer.name],
+                kept,
+                self._outputs,
+                original,
+                self._classifies,
+                site.candidates,
+                site.moment,
+                site.mean,
+            )
+
+    def _bare(self, layers: Sequence[Layer]) -> tuple[onnx.ModelProto, dict[str, list[str]]]:
+        """The network with weights and biases as `replace_weight` stores them, and their names by layer."""
+        copy = self._model.copy()
+        names = {}
+        for layer in layers:
+            twin, bias = in_copy(copy, layer), own_bias(layer)
+            replace_weight(twin, layer.weight)
+            if bias is not None:
+                replace_bias(twin, bias)
+            names[layer.name] = [tensor.name for tensor in twin.node.inputs[1 : 2 if bias is None else 3]]
+        return copy.to_proto(), names
 
     @property
     def _classifies(self) -> bool:
@@ -143,82 +187,70 @@ class DistortionTable:
         return classes != 1 and len(declared.shape.dim) == 2
 
 
-def distortion(original: Sequence[Array], changed: Sequence[Array], classifies: bool) -> float:
-    """How far the outputs of a changed network are from the original's.
-
-    Args:
-        original: the outputs over all samples.
-        changed: the same of the changed network.
-        classifies: the first output is scores or probabilities [n, classes].
-
-    Raises:
-        UsageError: an output is NaN or infinite.
-    """
-    for values in (*original, *changed):
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise UsageError("expected finite outputs on the calibration data, but got a NaN or an infinity")
-    if classifies:
-        before, after = (_log_probabilities(outputs[0].astype(np.float64)) for outputs in (original, changed))
-        return float((np.exp(before) * (before - after)).sum(axis=1).mean())
-    pairs = [(a.astype(np.float64), b.astype(np.float64)) for a, b in zip(original, changed, strict=True)]
-    scale = sum(float((a**2).sum()) for a, _ in pairs)
-    return sum(float(((b - a) ** 2).sum()) for a, b in pairs) / scale if scale else 0.0
-
-
-def _log_probabilities(scores: FloatArray) -> FloatArray:
-    """Log probabilities[n, classes] of scores, or of what is a probability already."""
-    if (scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=1e-3):
-        return np.asarray(np.log(np.maximum(scores, FLOOR)))
-    return np.asarray(log_softmax(scores, axis=1))
-
-
-class _Behind:
-    """The part of a network that depends on one layer, with weight and bias as inputs.
+class _Asked:
+    """One site: what may be probed, and what has been.
 
     Attributes:
-        original: the network's outputs on the samples.
+        candidates: what may be probed, one a kind.
+        known: whether nothing is left to measure.
     """
 
-    def __init__(self, model: Model, layer: Layer, outputs: Sequence[str], batches: Sequence[Feeds]) -> None:
-        copy = model.copy()
-        node = in_copy(copy, layer)
-        replace_weight(node, layer.weight)
-        self._layer, self._bias = layer, own_bias(layer)
-        if self._bias is not None:
-            replace_bias(node, self._bias)
-        self._inputs = [tensor.name for tensor in node.node.inputs[1 : 2 if self._bias is None else 3]]
-        proto = copy.to_proto()
-        produced = layer.node.outputs[0].name
-        kept = list(dict.fromkeys([layer.source.name, *border(proto, [produced])]))
-        given = {name: values.dtype for name, values in batches[0].items()}
-        whole = open_session(
-            part(proto, given, [name for name in (*kept, *outputs) if name not in given]).SerializeToString()
-        )
-        self._batches: list[dict[str, Array]] = []
-        before: list[Sequence[Array]] = []
-        room = KEPT_BYTES
-        for feeds in batches:
-            names = [name for name in (*kept, *outputs) if name not in given]
-            values = dict(zip(names, run_session(whole, feeds, names), strict=True)) | dict(feeds)
-            self._batches.append({name: values[name] for name in kept})
-            before.append([values[name] for name in outputs])
-            room -= sum(values[name].nbytes for name in (*kept, *outputs))
-            if room < 0:
-                break
-        self.original = [np.concatenate(parts) for parts in zip(*before, strict=True)]
-        types = {name: values.dtype for name, values in self._batches[0].items()}
-        types |= dict.fromkeys(self._inputs, np.dtype(np.float32))
-        self._outputs = list(outputs)
-        self._session = open_session(part(proto, types, outputs).SerializeToString())
+    def __init__(
+        self,
+        layer: Layer,
+        menu: Menu,
+        moment: FloatArray | None,
+        mean: FloatArray | None,
+        identity: str,
+        cache: Cache,
+    ) -> None:
+        self.layer, self.moment, self.mean = layer, moment, mean
+        self._menu, self._cache = menu, cache
+        where = {"of": identity, "site": layer.name, "lissom": __version__}
+        self._how = {**where, "moment": moment is not None, "mean": mean is not None}
+        self.candidates: list[Candidates] = []
+        for kind in dict.fromkeys(ladder.kind for ladder in menu.ladders):
+            probes = _probes([ladder for ladder in menu.ladders if ladder.kind == kind])
+            if probes:
+                found = [cache.get(self._key(kind, parameters)) for _, parameters in probes]
+                error, options = np.array([error for error, _ in probes]), [parameters for _, parameters in probes]
+                known = {index: value for index, value in enumerate(found) if value is not None}
+                self.candidates.append(Candidates(kind, error, options, known))
+        self._found: list[dict[int, float]] = []
+        try:
+            self._found = [refine(asked.error, asked.known.__getitem__) for asked in self.candidates]
+        except KeyError:
+            self.known = False
+        else:
+            self.known = True
 
-    def run(self, weight: Array, mean: FloatArray | None) -> list[Array]:
-        """The outputs with another weight[out, in, *kernel], and a bias that takes up the mean error."""
-        given = {self._inputs[0]: stored_weight(self._layer, weight)}
-        if self._bias is not None:
-            corrected = corrected_bias(self._layer, weight, mean)
-            given[self._inputs[1]] = self._bias if corrected is None else corrected
-        runs = [run_session(self._session, {**feeds, **given}, self._outputs) for feeds in self._batches]
-        return [np.concatenate(parts) for parts in zip(*runs, strict=True)]
+    def learn(self, found: Sequence[dict[int, float]]) -> None:
+        """Takes in what was measured, one a kind, and keeps it."""
+        self._found, self.known = list(found), True
+        for asked, distortions in zip(self.candidates, found, strict=True):
+            for index in distortions.keys() - asked.known.keys():
+                self._cache.put(self._key(asked.kind, asked.parameters[index]), distortions[index])
+
+    def priced(self, metric: str) -> Menu:
+        """The menu with the distortions, under the name of `metric`."""
+        curves = {
+            asked.kind: _Curve(asked.error[list(found)], np.array(list(found.values())))
+            for asked, found in zip(self.candidates, self._found, strict=True)
+        }
+        ladders = tuple(_measured(ladder, curves.get(ladder.kind), metric) for ladder in self._menu.ladders)
+        dense = replace(self._menu.dense, metric=metric) if ladders else self._menu.dense
+        return Menu(self._menu.site, dense, ladders)
+
+    def _key(self, kind: str, parameters: Parameters) -> dict[str, Any]:
+        return {**self._how, "kind": kind, "parameters": dict(parameters)}
+
+
+def _measured(ladder: Ladder, curve: _Curve | None, metric: str) -> Ladder:
+    """A ladder with distortions; without a curve none of its options has an error."""
+    if curve is None:
+        return replace(ladder, metric=metric)
+    least = float(curve(np.array([ladder.error_at_zero]))[0])
+    return replace(ladder, error=curve(ladder.error), error_at_zero=least, metric=metric)
 
 
 class _Curve:

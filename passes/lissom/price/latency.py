@@ -5,7 +5,7 @@ rounds; between them the latency is interpolated, and made monotone along the la
 because a larger rank is not faster (a dip is noise). What is dropped from a menu:
 
 1. steps beyond the target's channel block: not its multiples (a rank of 33 takes as
-   long as one of 48), or with more multiply-accumulates than the dense layer;
+   long as one of 48) where they count channels, or with more multiply-accumulates than the dense layer;
 2. ladders whose groups have other than a multiple of that block of channels each:
    ONNX Runtime leaves its fast path for them;
 3. ladders whose smallest step is already no faster than dense (`LEAST_GAIN`): nothing
@@ -34,6 +34,9 @@ from lissom.price.chain import Emit, chain
 
 ANCHORS = 4
 """Most steps of a ladder that are timed."""
+
+UNALIGNED = frozenset({"blocks"})
+"""Names of the steps that count no channels: their multiples are no faster than others."""
 
 LEAST_GAIN = 0.02
 """A candidate must be faster than dense by this share to count as faster."""
@@ -125,7 +128,7 @@ class LatencyTable:
         none = np.zeros(len(ladder), np.bool_)
         if groups > 1 and (sliced // groups) % self._block:
             return ladder.select(none)
-        aligned = ladder.steps % self._block == 0
+        aligned = (ladder.steps % self._block == 0) | (ladder.step_name in UNALIGNED)
         if not aligned.any():
             aligned = none if groups > 1 else ~none
         return ladder.select(aligned & (ladder.macs < geometry.macs))

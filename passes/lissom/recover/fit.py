@@ -15,7 +15,7 @@ Fewer rows than columns, and constant ones, only leave directions that the goal 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -33,7 +33,7 @@ RIDGE = 1e-2
 """The ridge that is taken when none of `RIDGES` is better by a hundredth."""
 
 CHUNK = 4096
-"""Rows that are summed up at once, in float64."""
+"""Rows whose products are summed up at once in float32; the sums of all are float64."""
 
 Array = npt.NDArray[Any]
 Ridge = float | Literal["held-out"]
@@ -131,16 +131,16 @@ def fit(
         ridge: see `least_squares`, or "held-out" for the best of `RIDGES`.
     """
     problem = _Problem(own, rows, known.bias is not None, keep_zeros=approximate is None)
+    goal, rounds = problem.goal(rows.wanted - rows.addend), rounds if tail.clips else 0
     if ridge == "held-out":
-        ridge = _best_ridge(problem, tail, rows, held)
-    wanted, rounds = rows.wanted - rows.addend, rounds if tail.clips else 0
+        ridge = _best_ridge(problem, tail, goal, held)
     for turn in range(rounds + 1):
-        dense, level = problem.solve(wanted, ridge)
-        star = dense.reshape(own.shape).astype(np.float32)
+        star = problem.solve(goal, ridge).reshape(own.shape).astype(np.float32)
         weight = star if approximate is None else approximate(star, problem.moment).astype(np.float32)
         if turn < rounds:
-            given = problem.given(weight, level) + rows.addend
-            wanted = tail.goal(rows.wanted, given) - rows.addend
+            given = problem.given(weight, goal.level) + rows.addend
+            goal = problem.goal(tail.goal(rows.wanted, given) - rows.addend)
+    level = goal.level
     target, result = problem.finished(star, level), problem.finished(weight, level)
     return Fit(
         target,
@@ -172,6 +172,19 @@ def joined(parts: Sequence[Rows]) -> Rows:
     )
 
 
+@dataclass(frozen=True)
+class _Goal:
+    """What a layer should give, as far as normal equations know it.
+
+    Attributes:
+        products: E[(y - ȳ)(x - x̄)ᵀ], products[out, columns].
+        level: ȳ[out]; zeros where the bias is not free.
+    """
+
+    products: FloatArray
+    level: FloatArray
+
+
 class _Problem:
     """The normal equations of one layer, for any goal and ridge.
 
@@ -186,12 +199,23 @@ class _Problem:
         self._support = self._start != 0 if keep_zeros else None
         self._x = rows.x
         self.mean = self._level(rows.x)
-        self.moment = self._products(rows.x, self.mean)
+        self.moment = np.zeros((len(self.mean), len(self.mean)))
+        for part in self._chunks():
+            about = self._about(self._x[part], self.mean)
+            self.moment += about.T @ about  # of one array with itself: half the work
+        self.moment /= len(self._x)
 
-    def solve(self, wanted: Array, ridge: float) -> tuple[FloatArray, FloatArray]:
-        """W*[out, columns] for wanted y[rows, out], and ȳ[out]."""
+    def goal(self, wanted: Array) -> _Goal:
+        """The goal of wanted y[rows, out]."""
         level = self._level(wanted)
-        return least_squares(self.moment, self._products(wanted, level), self._start, ridge, self._support), level
+        products = np.zeros((wanted.shape[1], self._x.shape[1]))
+        for part in self._chunks():
+            products += self._about(wanted[part], level).T @ self._about(self._x[part], self.mean)
+        return _Goal(products / len(self._x), level)
+
+    def solve(self, goal: _Goal, ridge: float) -> FloatArray:
+        """W*[out, columns] for a goal."""
+        return least_squares(self.moment, goal.products, self._start, ridge, self._support)
 
     def given(self, weight: Array, level: FloatArray) -> Array:
         """What a weight[out, in, *kernel] gives for the rows, with the bias that belongs to ȳ."""
@@ -211,19 +235,21 @@ class _Problem:
         level: FloatArray = values.mean(axis=0, dtype=np.float64)
         return level
 
-    def _products(self, values: Array, level: FloatArray) -> FloatArray:
-        """E[(v - level)(x - x̄)ᵀ] of values v[rows, …]."""
-        total = np.zeros((values.shape[1], self._x.shape[1]))
-        for first in range(0, len(values), CHUNK):
-            total += (values[first : first + CHUNK] - level).T @ (self._x[first : first + CHUNK] - self.mean)
-        return total / len(values)
+    def _chunks(self) -> Iterator[slice]:
+        """All rows, `CHUNK` at a time."""
+        return (slice(first, first + CHUNK) for first in range(0, len(self._x), CHUNK))
+
+    def _about(self, values: Array, level: FloatArray) -> npt.NDArray[np.float32]:
+        """Values[rows, columns] about a level."""
+        about: npt.NDArray[np.float32] = values.astype(np.float32, copy=False) - level.astype(np.float32)
+        return about
 
 
-def _best_ridge(problem: _Problem, tail: Tail, rows: Rows, held: Rows) -> float:
+def _best_ridge(problem: _Problem, tail: Tail, goal: _Goal, held: Rows) -> float:
     """The ridge whose dense optimum is best on the held-out rows."""
     errors = {}
     for ridge in RIDGES:
-        dense, level = problem.solve(rows.wanted - rows.addend, ridge)
-        errors[ridge] = error(tail, held, problem.finished(dense.astype(np.float32), level))
+        dense = problem.solve(goal, ridge).astype(np.float32)
+        errors[ridge] = error(tail, held, problem.finished(dense, goal.level))
     best = min(errors, key=errors.__getitem__)
     return best if errors[best] < 0.99 * errors[RIDGE] else RIDGE

@@ -24,7 +24,7 @@ Source: Zhang et al., Accelerating Very Deep Convolutional Networks for Classifi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -42,11 +42,12 @@ from lissom.graph.model import Model
 from lissom.observe import affordable, sample_columns
 from lissom.options import FloatArray, Option, Refusal
 from lissom.parallel import one_blas_thread
-from lissom.price.distortion import Approximate, distortion
+from lissom.price.outputs import distortion
+from lissom.price.probing import Approximate
 from lissom.recover.fit import RIDGE, Dense, Fit, Ridge, Rows, fit, joined
-from lissom.recover.stream import Stream
 from lissom.recover.tails import Tail, find_tails
 from lissom.rewrite import in_copy, own_bias, replace_bias, replace_weight, stored_weight
+from lissom.stream import Stream, affordable_batches
 
 KEPT_BYTES = 512 * 2**20
 """Memory for the tensors that are kept between two layers, of the original and the compressed network together."""
@@ -180,7 +181,10 @@ class _Refit:
         tails = find_tails(self._model, self._layers, batches[0])
         stops = [tails[layer.name].target for layer in self._layers]
         asked = [{layer.source.name, *tails[layer.name].computed} for layer in self._layers]
-        batches = batches[: self._affordable(batches[0], stops, len(batches))]
+        affordable = affordable_batches(
+            self._original, batches[0], [[stop] for stop in stops], len(batches), KEPT_BYTES // 2
+        )
+        batches = batches[:affordable]
         original = Stream(self._original, batches)
         original.advance([self._first.source.name], stops)
         compressed = original.fork(self._compressed.proto)
@@ -213,22 +217,12 @@ class _Refit:
         without = [run_session(session, batches[i], names) for i in held]
         for stream in (original, compressed):
             stream.advance(names)
-        wanted, fitted = ([[s.batches[i][name] for name in names] for i in held] for s in (original, compressed))
-        reference = _concatenated(wanted)
-        classifies = reference[0].ndim == 2 and reference[0].shape[1] > 1
+        reference, fitted = ([[s.batches[i][name] for name in names] for i in held] for s in (original, compressed))
+        classifies = reference[0][0].ndim == 2 and reference[0][0].shape[1] > 1
         return (
-            distortion(reference, _concatenated(without), classifies),
-            distortion(reference, _concatenated(fitted), classifies),
+            distortion(zip(reference, without, strict=True), classifies),
+            distortion(zip(reference, fitted, strict=True), classifies),
         )
-
-    def _affordable(self, feeds: Feeds, stops: Sequence[str], most: int) -> int:
-        """How many batches fit into `KEPT_BYTES`: one is run ahead of the others to see."""
-        probe = Stream(self._original, [feeds])
-        peak = probe.kept_bytes()
-        for number, stop in enumerate(stops):
-            probe.advance([stop], stops[number + 1 :])
-            peak = max(peak, probe.kept_bytes())
-        return max(1, min(most, KEPT_BYTES // max(2 * peak, 1)))
 
     def _fit(self, layer: Layer, tail: Tail, rows: Rows, held: Rows) -> Fit:
         """Fits one layer to `rows`, and measures it on `held`."""
@@ -339,8 +333,3 @@ def _split(batches: Sequence[Rows]) -> tuple[Rows, Rows]:
 def _held_out(batches: int) -> list[int]:
     """Which batches are held out: every eighth, or the last."""
     return list(range(7, batches, 8)) or [batches - 1]
-
-
-def _concatenated(batches: Iterable[Sequence[Array]]) -> list[Array]:
-    """Each output over all batches."""
-    return [np.concatenate([np.atleast_1d(value) for value in values]) for values in zip(*batches, strict=True)]

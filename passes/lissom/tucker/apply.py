@@ -14,11 +14,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from lissom.graph.geometry import Geometry
 from lissom.graph.layers import Layer
 from lissom.graph.model import Model, Node, constant, make_node, variable
 from lissom.options import FloatArray, Parameters
-from lissom.rewrite import Rewrite, put_in_place, take_up_mean
+from lissom.rewrite import Rewrite, conv_attributes, put_in_place, take_up_mean
 from lissom.tucker.factors import Through, Tucker, fitted, modes
 from lissom.tucker.propose import chain_of, ranks_of
 
@@ -76,23 +75,12 @@ def emit(model: Model, layer: Layer, parameters: Parameters, weights: Sequence[F
     for number, (geometry, weight) in enumerate(zip(chain, weights, strict=True)):
         result = variable(f"{layer.name}/lissom_middle{number}", like=layer.source)
         stored = constant(f"{layer.name}/lissom_weight{number}", weight)
-        nodes.append(make_node("Conv", "", [source, stored], [result], _attributes(geometry)))
+        nodes.append(make_node("Conv", "", [source, stored], [result], conv_attributes(geometry)))
         source = result
     if layer.bias is not None:
         nodes[-1].inputs.append(layer.bias)
     put_in_place(model, layer, nodes)
     return nodes
-
-
-def _attributes(geometry: Geometry) -> dict[str, object]:
-    attributes: dict[str, object] = {
-        "kernel_shape": list(geometry.kernel_shape),
-        "strides": list(geometry.strides),
-        "dilations": list(geometry.dilations),
-    }
-    if geometry.auto_pad == "NOTSET":
-        return attributes | {"pads": list(geometry.pads)}
-    return attributes | {"auto_pad": geometry.auto_pad}
 
 
 def _weights(layer: Layer, parameters: Parameters, moment: FloatArray | None) -> list[Float32Array]:

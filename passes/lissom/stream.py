@@ -1,4 +1,4 @@
-"""A network that is run a part at a time, on all calibration samples.
+"""A network that is run a part at a time, on calibration samples.
 
 A `Stream` stands somewhere in a network: some nodes have run, and of what they gave it keeps what others still read.
 `advance` runs the nodes that lie between there and the tensors that are asked for. Asked for tensors in topological
@@ -81,3 +81,23 @@ class Stream:
                 found.add(position)
                 waiting.extend(self._reads[position])
         return frozenset(found)
+
+
+def affordable_batches(
+    proto: onnx.ModelProto, feeds: Mapping[str, Array], stops: Sequence[Collection[str]], most: int, limit: int
+) -> int:
+    """How many batches, 1 to `most`, a stream may have for its tensors to take at most `limit` bytes at any stop.
+
+    Args:
+        proto: the network.
+        feeds: one batch, which is run ahead of the others to see.
+        stops: the tensors that will be asked for, stop by stop.
+        most: batches that there are.
+        limit: bytes.
+    """
+    probe = Stream(proto, [feeds])
+    peak = probe.kept_bytes()
+    for number, wanted in enumerate(stops):
+        probe.advance(wanted, set().union(*stops[number + 1 :]))
+        peak = max(peak, probe.kept_bytes())
+    return max(1, min(most, limit // max(peak, 1)))

@@ -1,0 +1,1 @@
+"""Monochromatic stems: every filter looks at one mixture of the colours."""
