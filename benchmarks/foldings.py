@@ -26,6 +26,7 @@ from typing import Literal
 
 import numpy as np
 from lissom import pipeline
+from lissom.cli.console import progress
 from lissom.lowrank.foldings import SIDES, foldings_of
 from lissom.options import FloatArray, Ladder, Menu, Parameters, Resource
 from lissom.pipeline import Study
@@ -187,7 +188,7 @@ def races(
     layers = {layer.name: layer for layer in study.canonical.layers}
     ruler = Ruler(subject)
     found: list[Entry] = []
-    for menu in asked:
+    for menu in progress(asked, subject.case.name):
         for resource, wanted in shares.items():
             offered = table.price(layers[menu.site], menu) if resource == "latency_us" else menu
             for share in wanted:

@@ -3,12 +3,11 @@
     python benchmarks/mac_latency.py --cifar ../shared/data/cifar10-jpeg --ocr OCR_MODELS [--ep openvino] [--threads 2]
     python benchmarks/mac_latency.py --fast
 
-Options of every kind with random weights, near some shares of the dense layer's multiply-accumulates: any rank, and the
-nearest one in channel blocks. Each is timed in a chain of copies (`lissom.price.chain`) in the same rounds as the dense
-layer, and its latency is a difference to the network of one copy. Block-sparse layers have random zeros at those
-densities and are timed with what `lissom lower` fuses into them (`lissom.lowering.price`); they run natively on the CPU
-provider only. A layer of the same geometry is timed once per network. Where a dense layer cannot be told from noise,
-it is left out, and said so.
+Options of every kind with random weights, near some shares of the dense layer's multiply-accumulates: any rank, and
+the nearest one in channel blocks; sparse layers with random zeros in blocks of output channels, on the CPU provider
+with the kernel library only. Each is timed in a chain of copies (`lissom.price.chain`) in the same rounds as the dense
+layer, and its latency is a difference to the network of one copy. A layer of the same geometry is timed once per
+network. Where a dense layer cannot be told from noise, it is left out, and said so.
 
 Rank correlation (Spearman) and correlation of the logarithms (Pearson) are over all points of a pattern. `slower` is
 the share of the points with less than 0.8 of the multiply-accumulates that take longer than the dense layer; in
@@ -22,29 +21,24 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from lissom.cli.console import progress
 from lissom.graph.geometry import Geometry
 from lissom.graph.layers import Layer
 from lissom.kinds import KINDS, Site, offer
-from lissom.lowering.apply import apply_each
-from lissom.lowering.chains import Link
-from lissom.lowering.fuse import tail
-from lissom.lowering.price import measure, native
-from lissom.lowering.propose import propose, sources
+from lissom.lowering.price import native
 from lissom.lowrank.foldings import SIDES, Scheme
 from lissom.lowrank.pairs import sliced_channels
 from lissom.lowrank.propose import KIND as LOW_RANK
-from lissom.observe import observe_shapes
 from lissom.options import Ladder, Option, Parameters
 from lissom.pipeline import Canonical
 from lissom.price.chain import Emit, chain
 from lissom.price.latency import AT_ONCE, MOST_COPIES, MOST_WEIGHT_BYTES, ROUGH_MACS_PER_US, SCHEDULE, SPAN_US
-from lissom.recipe import LowRank, Recipe, Tucker
-from lissom.rewrite import in_copy, replace_weight
-from lissom.tucker.propose import ranks_of
+from lissom.recipe import LowRank, Monochromatic, Recipe, Sparse, Tiles, Tucker
 from lissom_runtime.latency import PairedLatency, Verdict, compare_many
-from lissom_runtime.providers import CPU, ProviderRequest
+from lissom_runtime.providers import ProviderRequest
 from lissom_runtime.session import open_session
 from lissom_runtime.target import Machine
 from scipy.stats import pearsonr, spearmanr
@@ -52,14 +46,16 @@ from scipy.stats import pearsonr, spearmanr
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.foldings import GROUPS
-from benchmarks.kernels.sparsity import block_mask, fitting_block
 from benchmarks.subjects import arguments_of, chosen_cases, command, markdown, open_canonical, title, write_results
 
 SHARES = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9)
 """Of the dense layer's multiply-accumulates, near which options are timed."""
 
-BLOCKS = (4, 1)
-"""Consecutive output channels that share zeros, of the block-sparse options."""
+TILES = (2, 4)
+"""Numbers of blocks of input and of output channels."""
+
+WIDTHS: Sequence[Literal[1, 4]] = (4, 1)
+"""Consecutive output channels that share zeros."""
 
 FEWER = 0.8
 """An option with less than this share of the multiply-accumulates ought to be faster."""
@@ -75,7 +71,7 @@ class Point:
         network: the network.
         layer: the first layer of this geometry.
         pattern: what replaces it.
-        aligned: whether its channels (of each group) come in the target's blocks.
+        aligned: whether the channels of a pair (of each group) come in the target's blocks; None for others.
         parameters: the option.
         macs: ratio of multiply-accumulates.
         latency: ratio of latencies.
@@ -86,7 +82,7 @@ class Point:
     network: str
     layer: str
     pattern: str
-    aligned: bool
+    aligned: bool | None
     parameters: Parameters
     macs: float
     latency: float
@@ -126,10 +122,10 @@ def _share(points: Sequence[Point], holds: Callable[[Point], bool]) -> float:
     return sum(map(holds, points)) / len(points) if points else float("nan")
 
 
-def is_aligned(option: Option, geometry: Geometry, block: int) -> bool:
-    """Whether all channels that an option introduces, and those of each of its groups, come in blocks."""
+def is_aligned(option: Option, geometry: Geometry, block: int) -> bool | None:
+    """Whether all channels that a pair introduces, and those of each of its groups, come in blocks; None for others."""
     if option.kind != LOW_RANK:
-        return all(rank % block == 0 for rank in ranks_of(geometry, option.parameters))
+        return None
     scheme, rank = Scheme.of(option.parameters), int(option.parameters["rank"])
     sliced = sliced_channels(geometry, scheme.side) // scheme.groups
     return rank % block == 0 and (scheme.groups == 1 or sliced % block == 0)
@@ -149,23 +145,40 @@ def sampled(ladder: Ladder, dense_macs: float, shares: Sequence[float], block: i
     return sorted(found)
 
 
-def low_rank_points(
-    network: str, layer: Layer, shares: Sequence[float], groups: Sequence[int], provider: ProviderRequest
-) -> list[Point]:
-    """The pairs and Tucker-2 chains of a layer; none where the dense layer cannot be told from noise."""
-    recipe = Recipe(
+def every_kind(shares: Sequence[float], groups: Sequence[int], runs_sparse: bool) -> Recipe:
+    """A recipe that offers all kinds, without data.
+
+    Args:
+        shares: densities of the sparse layers.
+        groups: numbers of groups of the pairs.
+        runs_sparse: whether the sparse operators run where latency is measured.
+    """
+    return Recipe(
         name="mac-latency",
         low_rank=LowRank(foldings=(0, 1, 2, 3), sides=SIDES, metric="frobenius", groups=tuple(groups)),
         tucker=Tucker(enabled=True),
+        tiles=Tiles(enabled=True, inputs=TILES, outputs=TILES),
+        monochromatic=Monochromatic(enabled=True),
+        sparse=Sparse(
+            enabled=runs_sparse,
+            widths=tuple(WIDTHS),
+            importance="magnitude",
+            metric="frobenius",
+            densities=tuple(shares),
+        ),
     )
+
+
+def points_of(
+    network: str, layer: Layer, recipe: Recipe, shares: Sequence[float], provider: ProviderRequest
+) -> Iterator[Point]:
+    """The options of a layer; none where the dense layer cannot be told from noise."""
     block = Machine.here().block()
     menu = offer(recipe, block, (Site.of(layer), None))
     dense_macs = menu.dense.cost.macs
     options = [ladder.option(index) for ladder in menu.ladders for index in sampled(ladder, dense_macs, shares, block)]
-    points: list[Point] = []
     for start in range(0, len(options), AT_ONCE):
-        points += _timed(network, layer, options[start : start + AT_ONCE], provider)
-    return points
+        yield from _timed(network, layer, options[start : start + AT_ONCE], provider)
 
 
 def _timed(network: str, layer: Layer, options: Sequence[Option], provider: ProviderRequest) -> Iterator[Point]:
@@ -204,28 +217,6 @@ def _copies(geometry: Geometry) -> int:
     return max(2, min(wanted, 1 + int(MOST_WEIGHT_BYTES // (4 * geometry.weight_size)), MOST_COPIES))
 
 
-def sparse_points(
-    network: str, canonical: Canonical, layers: Sequence[Layer], block: int, density: float, provider: ProviderRequest
-) -> Iterator[Point]:
-    """The layers with random zeros in blocks, lowered one by one; `provider` has the kernel library."""
-    model, rng = canonical.model.copy(), np.random.default_rng(0)
-    kept = {}
-    for layer in layers:
-        mask = block_mask(layer.weight.shape, density, fitting_block(block, len(layer.weight)), rng)
-        kept[layer.name] = float(mask.mean())
-        drawn = rng.standard_normal(layer.weight.shape) / np.sqrt(layer.geometry.columns * kept[layer.name])
-        replace_weight(in_copy(model, layer), (drawn * mask).astype(np.float32))
-    shapes = observe_shapes(model, sources(model), canonical.feeds)
-    for site in propose(model, shapes, max_density=1.0).sites:
-        if site.name not in kept:
-            continue
-        link = Link(site, tail(model, site.node, len(site.weight), shapes), site.packed())
-        (speed,) = measure(model, [link], [apply_each], provider)
-        parameters: Parameters = {"block": site.pattern.block, "density": kept[site.name]}
-        ratios = kept[site.name], speed.ratio
-        yield Point(network, site.name, f"sparse {block}×1", True, parameters, *ratios, speed.verdict, speed.dense_us)
-
-
 def distinct_layers(canonical: Canonical, most: int) -> list[Layer]:
     """The first layer of each geometry, at most `most`, evenly spaced by their multiply-accumulates."""
     first: dict[tuple[str, Geometry], Layer] = {}
@@ -237,11 +228,10 @@ def distinct_layers(canonical: Canonical, most: int) -> list[Layer]:
 
 
 def rows(points: Sequence[Point]) -> list[list[str]]:
-    """The table: every pattern, low rank in blocks and not, and all."""
-    low_rank = [point for point in points if not point.pattern.startswith("sparse")]
+    """The table: every pattern, pairs in blocks and not, and all."""
     sets = {name: [point for point in points if point.pattern == name] for name in sorted({p.pattern for p in points})}
-    sets["low rank, channels in blocks"] = [point for point in low_rank if point.aligned]
-    sets["low rank, other channels"] = [point for point in low_rank if not point.aligned]
+    sets["all pairs, channels in blocks"] = [point for point in points if point.aligned is True]
+    sets["all pairs, other channels"] = [point for point in points if point.aligned is False]
     sets["all"] = list(points)
     lines = []
     for name, members in sets.items():
@@ -255,18 +245,14 @@ def rows(points: Sequence[Point]) -> list[list[str]]:
 def measured(arguments: argparse.Namespace, provider: ProviderRequest) -> Iterator[Point]:
     """All points of the asked-for networks."""
     shares, groups = ((0.3, 0.6), (1,)) if arguments.fast else (SHARES, GROUPS)
-    natively = native(provider) if provider.names == (CPU,) else None
+    natively = native(provider)
     if natively is None:
-        print("(no block-sparse points: the runtime operators do not run natively on this provider)", flush=True)
+        print("(no sparse points: the runtime operators do not run natively on this provider)", flush=True)
+    recipe = every_kind(shares, groups, natively is not None)
     for case in chosen_cases(arguments):
-        canonical = open_canonical(case)
-        layers = distinct_layers(canonical, 2 if arguments.fast else arguments.layers)
-        for layer in layers:
-            yield from low_rank_points(case.name, layer, shares, groups, provider)
-        if natively is not None:
-            for block in BLOCKS:
-                for density in shares:
-                    yield from sparse_points(case.name, canonical, layers, block, density, natively)
+        layers = distinct_layers(open_canonical(case), 2 if arguments.fast else arguments.layers)
+        for layer in progress(layers, case.name):
+            yield from points_of(case.name, layer, recipe, shares, natively or provider)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

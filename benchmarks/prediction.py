@@ -27,6 +27,7 @@ from typing import Any, Literal
 
 import numpy as np
 from lissom import pipeline
+from lissom.cli.console import progress
 from lissom.kinds import KINDS
 from lissom.options import Menu, Option, Plan
 from lissom.pipeline import Study
@@ -73,7 +74,7 @@ COLUMNS = (
     "network",
     "latency plans",
     f"within {WITHIN:.0%}",
-    "median |error|",
+    "median error",
     "worst",
     "distortion plans",
     "Spearman",
@@ -143,7 +144,7 @@ def predict_latency(subject: Subject, study: Study, arguments: argparse.Namespac
     provider = ProviderRequest()
     session = open_session(subject.original, provider)
     whole = measure(session, subject.canonical.feeds).median
-    study = with_distortions(subject, pipeline.price_latency(study, latency_table(provider, cache)), cache)
+    study = with_distortions(subject, pipeline.price_latency(study, latency_table(provider, cache), progress), cache)
     study = pipeline.fit_latency(study, whole)
     plans = list(_latency_plans(study, whole, arguments.fast))
     models = [pipeline.apply(study, plan).model.to_proto().SerializeToString() for _, plan in plans]
@@ -179,8 +180,9 @@ def predict_distortion(subject: Subject, study: Study, count: int, cache: Path |
     study, ruler = with_distortions(subject, study, cache), Ruler(subject)
     original = subject.canonical.original.params
     found = []
-    for seed, share in enumerate(np.linspace(MOST_SHARE, LEAST_SHARE, count)):
-        plan = random_plan(study.menus, float(share), np.random.default_rng(seed))
+    shares = np.linspace(MOST_SHARE, LEAST_SHARE, count).tolist()
+    for seed, share in enumerate(progress(shares, subject.case.name)):
+        plan = random_plan(study.menus, share, np.random.default_rng(seed))
         candidate = pipeline.apply(study, plan)
         found.append(Judged(candidate.totals.params / original, summed_error(plan), ruler(candidate.model)))
     return found
@@ -190,7 +192,7 @@ def with_distortions(subject: Subject, study: Study, cache: Path | None) -> Stud
     """The study with distortions measured on the calibration samples."""
     approximate = {name: kind.approximate for name, kind in KINDS.items()}
     table = DistortionTable(subject.canonical.model, subject.calibration, approximate, Cache(cache, "distortion"))
-    return pipeline.price_distortion(study, table)
+    return pipeline.price_distortion(study, table, progress=progress)
 
 
 def row(network: str, timed: Sequence[Timed], judged: Sequence[Judged]) -> list[str]:

@@ -6,6 +6,9 @@ CIFAR-10 (JPEG, quality 75): `cifar10_calibration.npz` has the first 512 trainin
 `cifar10_validation.npz` the next 2,000, `cifar10_test.npz` all 10,000 test images,
 normalised as the ResNet-20 there wants them.
 
+Fashion-MNIST: `fashion_mnist_validation.npz` has what the calibration slice of the zoo holds beyond the 512 images that
+statistics are taken of.
+
 Text (`lissom_models.text`), each part from a seed of its own, input `x` and `labels`:
 
 | file | calibration, validation, test | labels |
@@ -21,7 +24,9 @@ import argparse
 import io
 from pathlib import Path
 
+import lissom_models
 import numpy as np
+from lissom.job import CALIBRATION_SAMPLES
 from lissom_models.reading import alphabet, boxes, encode, pad_boxes
 from lissom_models.text import MEAN, STD, lines, pages, turned
 from lissom_runtime.session import open_session
@@ -75,6 +80,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
+    with np.load(lissom_models.calibration("lenet5"), allow_pickle=False) as data:
+        rest = {name: data[name][CALIBRATION_SAMPLES:] for name in data.files}
+    np.savez(arguments.out / "fashion_mnist_validation.npz", **rest)
     if arguments.ocr is not None:
         write_text(arguments.ocr, arguments.out)
     if arguments.cifar is None:

@@ -4,9 +4,9 @@
     python benchmarks/stacking.py --fast
 
 Four models of each network: the original; ONNX Runtime's static INT8 of it (`benchmarks/quantisation.py`, calibrated on
-the samples that `lissom` calibrates on); what `lissom compress --recipe lowrank` makes of it; static INT8 of that.
-Scores are of all validation samples (or the first `--scored`), ratios of latencies are over the original's, all four
-timed in the same rounds on one sample, with the 99 % interval.
+the first `--int8-samples` of the calibration data); what `lissom compress --recipe lowrank` makes of it; static INT8 of
+that. Scores are of all validation samples (or the first `--scored`), ratios of latencies are over the original's, all
+four timed in the same rounds on one sample, with the 99 % interval.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def measure(case: Case, bounds: Mapping[str, float], arguments: argparse.Namespa
     specs = input_specs(load(case.model).inputs)
     batch = batch_size(specs)
     calibration = open_dataset(case.calibration, specs)
-    samples = [feeds for feeds, _ in calibration.batches(batch, arguments.samples)]
+    samples = [feeds for feeds, _ in calibration.batches(batch, arguments.int8_samples)]
     scored = _first(open_dataset(case.validation, specs), arguments.scored)
     result = lissom.compress(
         case.model,
@@ -147,6 +147,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Compresses, quantises, measures, prints the table and writes the samples."""
     parser = command(__doc__)
     parser.add_argument("--bound", action="append", default=[], metavar="NETWORK:BOUND=VALUE", help=f"not {BOUND}")
+    parser.add_argument("--int8-samples", type=int, default=128, help="samples that INT8 is calibrated on")
     parser.add_argument("--scored", type=int, help="validation samples that are scored; default: all")
     parser.add_argument("--seconds", type=float, default=30.0, help="of the measurement of each network")
     arguments = arguments_of(parser, argv)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from lissom import pipeline
+from lissom.clustered.tiles.propose import KIND as TILES
 from lissom.data import Feeds, first_feeds, input_specs, open_dataset
 from lissom.graph.layers import Layer
 from lissom.graph.load import load
@@ -28,10 +29,11 @@ from lissom.options import FloatArray, Option, Parameters
 from lissom.parallel import one_blas_thread
 from lissom.pipeline import Canonical, Study
 from lissom.price.cache import Cache
-from lissom.price.distortion import FLOOR, distortion
 from lissom.price.latency import LatencyTable
+from lissom.price.outputs import FLOOR, distortion
 from lissom.rewrite import in_copy, replace_weight, take_up_mean
 from lissom.scoring import batch_size
+from lissom.sparse.propose import KIND as SPARSE
 from lissom.version import __version__
 from lissom_runtime.providers import ProviderRequest
 from lissom_runtime.session import open_session, run_session
@@ -98,7 +100,7 @@ def open_canonical(case: Case) -> Canonical:
 
 
 class Ruler:
-    """Measures how far the outputs of a changed network are from the original's, as `lissom.price.distortion` says.
+    """Measures how far the outputs of a changed network are from the original's, as `lissom.price.outputs` says.
 
     Args:
         subject: the original, and the held-out samples.
@@ -106,18 +108,20 @@ class Ruler:
 
     def __init__(self, subject: Subject) -> None:
         self._batches = subject.held_out
-        self._original = self._outputs(subject.canonical.model)
-        first = self._original[0]
-        self._classifies = first.ndim == 2 and first.shape[1] > 1
+        self._original = list(self._outputs(subject.canonical.model))
+        shape = self._original[0][0].shape
+        self._classifies = len(shape) == 2 and shape[1] > 1
 
     def __call__(self, model: Model) -> float:
         """The distortion, at least that of rounding."""
-        return max(distortion(self._original, self._outputs(model), self._classifies), FLOOR)
+        pairs = zip(self._original, self._outputs(model), strict=True)
+        return max(distortion(pairs, self._classifies), FLOOR)
 
-    def _outputs(self, model: Model) -> list[Array]:
+    def _outputs(self, model: Model) -> Iterator[Sequence[Array]]:
+        """Batch by batch."""
         session = open_session(model.to_proto().SerializeToString())
-        runs = [run_session(session, feeds) for feeds in self._batches]
-        return [np.concatenate(parts) for parts in zip(*runs, strict=True)]
+        for feeds in self._batches:
+            yield run_session(session, feeds)
 
 
 def approximation(study: Study, layer: Layer, option: Option) -> Array:
@@ -150,13 +154,17 @@ def output_error(layer: Layer, weight: Array, moment: FloatArray) -> float:
 
 
 def title(kind: str, parameters: Parameters, with_groups: bool = True) -> str:
-    """What an option replaces a layer by, in words, without its rank.
+    """What an option replaces a layer by, in words, without its size.
 
     Args:
         kind: of the option.
         parameters: of the option, or of its ladder.
-        with_groups: whether the number of groups is told, or only that there are some.
+        with_groups: whether the numbers of groups or tiles are told, or only that there are some.
     """
+    if kind == TILES:
+        return f"tiles {parameters['inputs']}×{parameters['outputs']}" if with_groups else kind
+    if kind == SPARSE:
+        return f"sparse {parameters['width']}×1"
     if kind != LOW_RANK:
         return kind
     groups, side = parameters["groups"], parameters["side"]

@@ -195,6 +195,10 @@ def _of_arrays(source: str, arrays: Mapping[str, Array], specs: Sequence[InputSp
             raise UsageError(
                 f"expected {spec.dtype.name} for input {spec.name!r}, but {source!r} holds {values.dtype.name}"
             )
+        if spec.dtype.kind == "f" and (wrong := int(values.size - np.isfinite(values).sum())):
+            raise UsageError(
+                f"expected finite numbers for input {spec.name!r}, but {source!r} has {wrong} that are NaN or infinite"
+            )
         if size:
             fixed = spec.shape[0] if spec.shape and spec.shape[0] is not None else 1
             _require_fit(source, (fixed, *values.shape[1:]), spec)

@@ -15,6 +15,8 @@ from lissom.clustered.monochromatic import apply as monochromatic_surgery
 from lissom.clustered.monochromatic import propose as monochromatic_options
 from lissom.clustered.tiles import apply as tile_surgery
 from lissom.clustered.tiles import propose as tile_options
+from lissom.cp import apply as cp_surgery
+from lissom.cp import propose as cp_options
 from lissom.graph.geometry import Geometry
 from lissom.graph.layers import Layer
 from lissom.graph.model import Model
@@ -119,6 +121,14 @@ def _offer_tucker(site: Site, recipe: Recipe, block: int, moment: FloatArray | N
     )
 
 
+def _offer_cp(site: Site, recipe: Recipe, block: int, moment: FloatArray | None) -> list[Ladder]:
+    asked = recipe.cp
+    if not asked.enabled:
+        return []
+    multiple = block if asked.rank_multiple == "target" else asked.rank_multiple
+    return cp_options.ladders(site.name, site.weight, site.geometry, asked.metric, moment, multiple)
+
+
 def _offer_tiles(site: Site, recipe: Recipe, _block: int, moment: FloatArray | None) -> list[Ladder]:
     asked = recipe.tiles
     if not asked.enabled:
@@ -161,6 +171,7 @@ KINDS: Mapping[str, Kind] = {
     tucker_options.KIND: Kind(
         _offer_tucker, tucker_surgery.apply, tucker_surgery.approximate, tucker_surgery.emit_random
     ),
+    cp_options.KIND: Kind(_offer_cp, cp_surgery.apply, cp_surgery.approximate, cp_surgery.emit_random),
     tile_options.KIND: Kind(_offer_tiles, tile_surgery.apply, tile_surgery.approximate, tile_surgery.emit_random),
     monochromatic_options.KIND: Kind(
         _offer_monochromatic,

@@ -41,6 +41,7 @@ from lissom.price.latency import LatencyTable
 from lissom.progress import Progress, silent
 from lissom.recipe import Recipe
 from lissom.recover.fit import Dense, Fit
+from lissom.recover.norms import put_norms
 from lissom.recover.refit import Judged, Refitted, refit
 from lissom.rewrite import Rewrite, in_copy, own_bias, replace_bias, replace_weight
 from lissom.sparse.lower import pack_layers, require_native
@@ -301,6 +302,8 @@ def apply(study: Study, plan: Plan) -> Candidate:
         refitted = _refit(study, plan, cut.numbers)
         if refitted.fits:
             cut = _cut(study, plan, refitted.fits)
+        for model in (cut.edited, cut.expected):
+            put_norms(model, refitted.norms)
     edited = cut.edited
     require_legal(edited, after="apply")
     dense_where_sparse = pack_layers(edited, study.canonical.layers, plan.options, refitted.fits, study.canonical.feeds)

@@ -73,6 +73,20 @@ class Tucker(_Strict):
     rank_multiple: Annotated[int, Field(ge=1)] | Literal["target"] = 1
 
 
+class Cp(_Strict):
+    """Offers CP chains: 1×1, a depthwise convolution and 1×1 (Lebedev et al., ICLR 2015).
+
+    Attributes:
+        enabled: whether they are offered.
+        metric: what the error of a chain is.
+        rank_multiple: as for pairs.
+    """
+
+    enabled: bool = False
+    metric: Literal["frobenius", "whitened"] = "frobenius"
+    rank_multiple: Annotated[int, Field(ge=1)] | Literal["target"] = 1
+
+
 class Tiles(_Strict):
     """Offers blocks of a kernel, each of low rank (Lee et al., 2019; Denton et al., NeurIPS 2014).
 
@@ -189,6 +203,7 @@ class Recipe(_Strict):
         description: one sentence for `lissom compress --help` readers.
         low_rank: the low-rank options.
         tucker: the Tucker-2 options.
+        cp: the CP chains.
         tiles: the tiles.
         monochromatic: the monochromatic stems.
         sparse: the block-sparse weights.
@@ -200,6 +215,7 @@ class Recipe(_Strict):
     description: str = ""
     low_rank: LowRank = LowRank()
     tucker: Tucker = Tucker()
+    cp: Cp = Cp()
     tiles: Tiles = Tiles()
     monochromatic: Monochromatic = Monochromatic()
     sparse: Sparse = Sparse()
@@ -214,9 +230,10 @@ class Recipe(_Strict):
     @property
     def _metrics(self) -> dict[str, Metric]:
         """What the errors of each kind that is offered measure, by the name of its table."""
-        kinds: dict[str, LowRank | Tucker | Tiles | Monochromatic | Sparse] = {
+        kinds: dict[str, LowRank | Tucker | Cp | Tiles | Monochromatic | Sparse] = {
             "low_rank": self.low_rank,
             "tucker": self.tucker,
+            "cp": self.cp,
             "tiles": self.tiles,
             "monochromatic": self.monochromatic,
             "sparse": self.sparse,
@@ -231,7 +248,7 @@ class Recipe(_Strict):
     @model_validator(mode="after")
     def _kinds_share_a_metric(self) -> Recipe:
         if not self._metrics:
-            raise ValueError("expected low_rank, tucker, tiles, monochromatic or sparse to be enabled, but none is")
+            raise ValueError("expected low_rank, tucker, cp, tiles, monochromatic or sparse to be enabled, but none is")
         if len(set(self._metrics.values())) > 1:
             found = " and ".join(f'{name} "{metric}"' for name, metric in self._metrics.items())
             raise ValueError(f"expected one metric for all kinds, but found {found}")

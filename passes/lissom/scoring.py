@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from lissom_runtime.accuracy import Score, evaluate_all, require_metric
-from lissom_runtime.errors import UsageError
+from lissom_runtime.errors import UsageError, VerificationError
 from lissom_runtime.providers import ProviderRequest
 from lissom_runtime.session import open_session, run_session
 
@@ -70,6 +70,14 @@ class Scorer:
         """Scores of the original and of `compressed` in every metric."""
         return self._score(compressed, self.metrics)
 
+    def require_original(self) -> None:
+        """Scores the original, so that labels or outputs that are wrong show before long work.
+
+        Raises:
+            UsageError: labels are no classes of the model, or an output of the original is NaN or infinite.
+        """
+        self._score_original(self.metrics)
+
     def _choose(self, metric: str | None) -> Sequence[str]:
         labelled = self._data is not None and self._data.read(0, 1)[1] is not None
         if metric is not None:
@@ -89,13 +97,23 @@ class Scorer:
         return len(shape) == 2 and shape[1] > 1
 
     def _score(self, compressed: bytes | Path, metrics: Sequence[str]) -> list[tuple[Score, Score]]:
+        self._score_original(metrics)
         session = open_session(compressed, self._provider)
         after = evaluate_all(session, self._samples(), metrics, self._original)
-        missing = [metric for metric in metrics if metric not in self._before]
-        if missing:
-            scores = evaluate_all(self._original, self._samples(), missing, self._original)
-            self._before |= dict(zip(missing, scores, strict=True))
         return [(self._before[score.name], score) for score in after]
+
+    def _score_original(self, metrics: Sequence[str]) -> None:
+        """Scores the original in the metrics in which it was not scored before."""
+        missing = [metric for metric in metrics if metric not in self._before]
+        if not missing:
+            return
+        try:
+            scores = evaluate_all(self._original, self._samples(), missing, self._original)
+        except VerificationError as error:
+            raise UsageError(
+                f"expected a model that can be scored on {self.source}, but the original is not: {error}"
+            ) from error
+        self._before |= dict(zip(missing, scores, strict=True))
 
     def _samples(self) -> Iterator[tuple[Feeds, npt.NDArray[Any] | None]]:
         if self._data is None:

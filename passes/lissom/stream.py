@@ -28,11 +28,12 @@ class Stream:
         batches: its inputs, batch by batch.
 
     Attributes:
+        proto: the network.
         batches: the tensors that are kept, by name, of each batch.
     """
 
     def __init__(self, proto: onnx.ModelProto, batches: Sequence[Mapping[str, Array]]) -> None:
-        self._proto = proto
+        self.proto = proto
         self.batches: list[dict[str, Array]] = [dict(feeds) for feeds in batches]
         self._outputs = {value.name for value in proto.graph.output}
         self._reads = [frozenset(reads(node)) for node in proto.graph.node]
@@ -56,11 +57,11 @@ class Stream:
         fresh = self._before(wanted, self._done)
         done = self._done | fresh
         live = {name for i in self._useful - done for name in self._reads[i]} | self._outputs | {*wanted, *later}
-        made = [name for i in sorted(fresh) for name in self._proto.graph.node[i].output if name in live]
+        made = [name for i in sorted(fresh) for name in self.proto.graph.node[i].output if name in live]
         if made:
             read = {name for i in fresh for name in self._reads[i]}
             given = {name: value.dtype for name, value in self.batches[0].items() if name in read}
-            session = open_session(part(self._proto, given, made).SerializeToString())
+            session = open_session(part(self.proto, given, made).SerializeToString())
             for number, batch in enumerate(self.batches):
                 values = run_session(session, {name: batch[name] for name in given}, made)
                 kept = {name: value for name, value in batch.items() if name in live}

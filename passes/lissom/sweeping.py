@@ -139,6 +139,8 @@ def sweep(
         require_scale(scorer, asked)
         for recipe in chosen:
             require_data(job, recipe, asked)
+    if tested is not None:
+        tested.require_original()
     if output is not None:
         Path(output).mkdir(exist_ok=True)
     studies, rows, models = [], [], []

@@ -134,7 +134,10 @@ class Workbench:
 
     @cached_property
     def _proposed(self) -> Study:
-        return study.propose(self._job, self._recipe)
+        proposed = study.propose(self._job, self._recipe)
+        if self._scorer is not None:
+            self._scorer.require_original()
+        return proposed
 
     @cached_property
     def _original_us(self) -> float:

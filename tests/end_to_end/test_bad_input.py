@@ -10,6 +10,7 @@ import onnx
 import onnx.parser
 import pytest
 from lissom.cli import main
+from lissom_runtime.session import open_session
 
 pytestmark = pytest.mark.ort
 
@@ -39,6 +40,13 @@ def network(w: np.ndarray | None = None, opset: int = 17) -> onnx.ModelProto:
 
 def images(count: int, *shape: int, dtype: type = np.float32) -> np.ndarray:
     return np.random.default_rng(1).standard_normal((count, *(shape or (3, 8, 8)))).astype(dtype)
+
+
+def with_one(value: float) -> np.ndarray:
+    """Four images with one odd pixel."""
+    made = images(4)
+    made[2, 1, 0, 3] = value
+    return made
 
 
 @pytest.fixture
@@ -132,8 +140,10 @@ def test_bad_external_data(folder: Path, capsys: pytest.CaptureFixture[str], loc
         ({"a": images(4), "b": images(4)}, "expected an array for input 'image'"),
         ({"image": images(4), "labels": np.zeros(3, np.int64)}, "expected 4 entries in array 'labels'"),
         ({"image": np.array([{"a": 1}], dtype=object)}, "without pickled objects"),
+        ({"image": with_one(np.nan)}, "expected finite numbers for input 'image'"),
+        ({"image": with_one(-np.inf)}, "1 that are NaN or infinite"),
     ],
-    ids=["extent", "rank", "float64", "uint8", "empty", "names", "labels", "pickle"],
+    ids=["extent", "rank", "float64", "uint8", "empty", "names", "labels", "pickle", "nan", "infinity"],
 )
 def test_bad_calibration_data(
     folder: Path, capsys: pytest.CaptureFixture[str], arrays: dict[str, np.ndarray], sentence: str
@@ -141,6 +151,94 @@ def test_bad_calibration_data(
     np.savez(folder / "bad.npz", **arrays, allow_pickle=True)
     got = compress(folder, "--calibration", str(folder / "bad.npz"), "--keep-params", "0.5")
     expect(folder, capsys, got, 2, sentence)
+
+
+DEGENERATE = {"one image": images(1), "constant": np.ones((4, 3, 8, 8)), "black": np.zeros((4, 3, 8, 8))}
+
+
+@pytest.mark.parametrize("pictures", DEGENERATE.values(), ids=DEGENERATE.keys())
+@pytest.mark.parametrize("recipe", ["lowrank", "pca", "pca-asymmetric"])
+def test_calibration_data_that_say_little_still_give_a_network(folder: Path, recipe: str, pictures: np.ndarray) -> None:
+    """What the data do not show is taken from the weights: the bounds are met and all outputs are finite."""
+    np.savez(folder / "poor.npz", image=pictures.astype(np.float32))
+    words = ["--calibration", str(folder / "poor.npz"), "--recipe", recipe, "--keep-params", "0.8"]
+    assert compress(folder, *words, "--json", str(folder / "report.json")) == 0
+    (output,) = open_session(folder / "out.onnx").run(None, {"image": images(16)})
+    assert np.isfinite(output).all()
+    assert output.std() > 0
+
+
+@pytest.mark.parametrize("recipe", ["lowrank", "pca", "pca-asymmetric"])
+def test_fewer_rows_than_columns_still_give_a_network(folder: Path, recipe: str) -> None:
+    """The Gemm has 64 columns and sees 4 rows: its moment is of rank 4 at most."""
+    words = ["--calibration", str(folder / "data.npz"), "--recipe", recipe, "--keep-params", "0.95"]
+    assert compress(folder, *words, "--include", "Gemm") == 0
+    (output,) = open_session(folder / "out.onnx").run(None, {"image": images(16)})
+    assert np.isfinite(output).all()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "sentence"),
+    [("lowrank", "the input of 'Gemm_logits' is NaN"), ("minimax", "NaN or infinity in logits")],
+)
+def test_a_network_that_gives_nan(folder: Path, capsys: pytest.CaptureFixture[str], recipe: str, sentence: str) -> None:
+    """Statistics name the layer; a recipe without them finds no score for the original."""
+    proto = network()
+    proto.graph.node[1].op_type = "Log"
+    (folder / "in.onnx").write_bytes(proto.SerializeToString())
+    words = ["--calibration", str(folder / "data.npz"), "--recipe", recipe, "--keep-params", "0.8"]
+    expect(folder, capsys, compress(folder, *words), 2, sentence)
+
+
+@pytest.mark.parametrize("recipe", ["lowrank", "pca"])
+def test_an_activation_that_is_nan_only_on_the_calibration_data(
+    folder: Path, capsys: pytest.CaptureFixture[str], recipe: str
+) -> None:
+    """The logarithm of a pixel: fine on the validation data, NaN on the calibration data."""
+    proto = network()
+    proto.graph.node.insert(0, onnx.helper.make_node("Log", ["image"], ["seen"]))
+    proto.graph.node[1].input[0] = "seen"
+    (folder / "in.onnx").write_bytes(proto.SerializeToString())
+    np.savez(folder / "good.npz", image=np.abs(images(4)) + 1, labels=np.zeros(4, np.int64))
+    words = ["--calibration", str(folder / "data.npz"), "--validation", str(folder / "good.npz"), "--recipe", recipe]
+    expect(folder, capsys, compress(folder, *words, "--keep-params", "0.8"), 2, "'Conv_t' is NaN or infinite")
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2, 10], [0, 1, -1, 2]], ids=["too high", "negative"])
+def test_labels_out_of_range(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, labels: list[int]
+) -> None:
+    """Before anything is measured, built or searched."""
+    monkeypatch.setattr("lissom.study.price", None)
+    np.savez(folder / "bad.npz", image=images(4), labels=np.array(labels))
+    got = compress(folder, "--calibration", str(folder / "bad.npz"), "--keep-params", "0.8")
+    expect(folder, capsys, got, 2, "expected labels from 0 to 9", f"{min(labels)} to {max(labels)}")
+
+
+@pytest.mark.parametrize("metric", ["top1", "top5"])
+def test_a_metric_of_labels_without_labels(folder: Path, capsys: pytest.CaptureFixture[str], metric: str) -> None:
+    np.savez(folder / "plain.npz", image=images(4))
+    words = ["--calibration", str(folder / "data.npz"), "--validation", str(folder / "plain.npz")]
+    got = compress(folder, *words, "--max-drop", "0.1", "--metric", metric)
+    expect(folder, capsys, got, 2, f"expected labels for the metric '{metric}'", "plain.npz has none")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "sentence"),
+    [
+        ({"image": images(0)}, "is empty"),
+        ({"image": images(4, 3, 9, 8)}, "expected shape [?, 3, 8, 8] for input 'image'"),
+        ({"image": images(4), "labels": np.zeros(5, np.int64)}, "expected 4 entries in array 'labels'"),
+        ({"image": with_one(np.nan)}, "expected finite numbers for input 'image'"),
+    ],
+    ids=["empty", "extent", "labels", "nan"],
+)
+def test_bad_validation_data(
+    folder: Path, capsys: pytest.CaptureFixture[str], arrays: dict[str, np.ndarray], sentence: str
+) -> None:
+    np.savez(folder / "bad.npz", **arrays)
+    words = ["--calibration", str(folder / "data.npz"), "--validation", str(folder / "bad.npz")]
+    expect(folder, capsys, compress(folder, *words, "--keep-params", "0.5"), 2, sentence)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +365,7 @@ def test_no_output_at_all(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     expect(folder, capsys, got, 2, "-o OUT.onnx")
 
 
-@pytest.mark.parametrize("recipe", ["alds", "minimax"])
+@pytest.mark.parametrize("recipe", ["alds", "minimax", "lowrank", "pca", "tiling", "monochromatic"])
 def test_a_budget_out_of_reach_names_the_least(folder: Path, capsys: pytest.CaptureFixture[str], recipe: str) -> None:
     got = compress(folder, "--calibration", str(folder / "data.npz"), "--keep-params", "0.001", "--recipe", recipe)
     expect(folder, capsys, got, 1, "the least that")

@@ -201,6 +201,17 @@ def test_bad_arguments_are_refused_before_any_work(
     assert sentence in " ".join(capsys.readouterr().err.split())
 
 
+def test_labels_of_the_test_data_that_are_no_classes_are_refused_before_any_work(
+    tmp_path: Path, data: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "canonicalise", None)
+    with np.load(data["test"]) as arrays:
+        np.savez(tmp_path / "test.npz", image=arrays["image"], labels=arrays["labels"] + 10)
+    with pytest.raises(lissom.UsageError, match="label"):
+        sweep({**data, "test": str(tmp_path / "test.npz")}, ["minimax"], {"keep_params": 0.5}, output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_file_that_exists_is_not_replaced_unasked(
     tmp_path: Path, data: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lissom.lowrank import alternating
 from lissom.lowrank.alternating import ROUNDS, Fitting, fitted_errors
 from lissom.lowrank.factors import factors, recompose
 from lissom.lowrank.foldings import SIDES, Scheme, foldings_of, unfold
@@ -178,3 +179,36 @@ def test_two_fits_are_identical() -> None:
     weight, moment = random_weight((6, 8, 3, 2)), random_moment(48, 100)
     one, other = (factors(weight, Scheme(2), 5, moment) for _ in range(2))
     assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("samples", [1, 4, 300])
+@pytest.mark.parametrize(("shape", "folding"), CASES)
+def test_products_in_float32_are_near_those_in_float64(
+    shape: tuple[int, ...], folding: int, samples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight, moment = random_weight(shape), random_moment(int(np.prod(shape[1:])), samples)
+    exact = Fitting(weight, folding, moment)
+    monkeypatch.setattr(alternating, "SINGLE", 1)
+    single = Fitting(weight, folding, moment)
+    for rank in range(1, exact.max_rank + 1):
+        wanted, pair = exact.pair(rank), single.pair(rank)
+        assert pair.seen.dtype == np.float32
+        assert pair.decoder.dtype == pair.encoder.dtype == np.float64
+        dense = unfold(pair.decoder @ pair.encoder, folding, shape)
+        measured = squared_error(weight, dense, moment)
+        assert measured <= wanted.squared_error * 1.02 + 1e-3 * exact.energy
+        assert pair.squared_error == pytest.approx(measured, rel=1e-2, abs=1e-5 * exact.energy)
+
+
+def test_layers_of_many_columns_are_fitted_in_float32_and_others_are_not() -> None:
+    narrow, wide = (Fitting(np.ones((2, channels, 3, 3)), 3, np.eye(9 * channels)) for channels in (113, 114))
+    assert [fitting.pair(1).seen.dtype for fitting in (narrow, wide)] == [np.float64, np.float32]
+
+
+@pytest.mark.parametrize(("shape", "folding"), CASES)
+def test_what_a_pair_knows_of_the_moment_belongs_to_its_encoder(shape: tuple[int, ...], folding: int) -> None:
+    """It is carried along from step to step instead of being computed anew."""
+    fitting = Fitting(random_weight(shape), folding, random_moment(int(np.prod(shape[1:])), 300))
+    pair = fitting.pair(fitting.useful, rounds=5, gain=0)
+    anew = fitting._through(pair.encoder)
+    np.testing.assert_allclose(pair.seen, anew, rtol=1e-9, atol=1e-9 * np.abs(anew).max())

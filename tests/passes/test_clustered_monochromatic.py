@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lissom import pipeline
 from lissom.clustered.monochromatic.apply import approximate
-from lissom.clustered.monochromatic.factors import RIDGE, convolutions, error, stem
+from lissom.clustered.monochromatic.factors import RIDGE, Stem, convolutions, stem
 from lissom.clustered.monochromatic.propose import KIND, ladders
 from lissom.graph.geometry import Geometry
 from lissom.kinds import KINDS
@@ -23,6 +23,11 @@ from passes.surgery_cases import CONV, CONVOLUTIONS, moment_of, plan_of, relativ
 
 METRICS = ["frobenius", "whitened"]
 GEOMETRY = Geometry(12, 3, (3, 3), (2, 2), (1, 1), (1, 1, 1, 1), "NOTSET", (8, 8), (4, 4))
+
+
+def error(weight: np.ndarray, found: Stem, moment: np.ndarray | None = None) -> float:
+    """The relative error of the weight that is meant, or of the layer's output."""
+    return relative_error(weight, found.dense(), moment)
 
 
 @st.composite
@@ -69,13 +74,10 @@ def test_one_colour_for_all_is_the_leading_direction_of_the_colours(case: tuple[
 
 
 @given(case=cases(), metric=st.sampled_from(METRICS))
-def test_the_error_is_that_of_the_weight_that_is_meant_and_filters_share_colours_evenly(
-    case: tuple[np.ndarray, int], metric: str
-) -> None:
+def test_filters_share_the_colours_evenly(case: tuple[np.ndarray, int], metric: str) -> None:
     weight, colours = case
     moment = moment_of(weight[0].size) if metric == "whitened" else None
     found, again = (stem(weight, colours, moment) for _ in range(2))
-    assert error(weight, found, moment) == pytest.approx(relative_error(weight, found.dense(), moment), abs=1e-6)
     assert sorted(found.order) == list(range(len(weight)))
     np.testing.assert_array_equal(found.order, again.order)
     size = len(weight) // colours

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -276,6 +277,23 @@ def test_pca_puts_the_mean_of_the_output_into_the_bias() -> None:
     leading = np.linalg.eigh(np.cov(rows.T))[1][:, ::-1][:, :4]
     wanted = (rows - mean) @ leading @ leading.T + mean
     np.testing.assert_allclose(np.moveaxis(got, 1, -1).reshape(-1, 9), wanted, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.ort
+@pytest.mark.parametrize("keep", [0.5, 0.7])
+def test_the_asymmetric_form_of_pca_takes_the_same_ranks_and_fits_them_to_the_output(keep: float) -> None:
+    """Zhang's second step: each layer is fitted to the original's response on the inputs that it really gets."""
+    plain, limit = planned("pca", keep)
+    found = replace(study("pca-asymmetric"), calibration=calibration())
+    plan = pipeline.allocate(found, {"params": limit})
+    assert ranks(plan) == ranks(plain)
+    fitted, unfitted = pipeline.apply(found, plan), pipeline.apply(study("pca"), plain)
+    assert {site for site, judged in fitted.judged.items() if judged.kept} >= {"Conv_b", "Conv_c"}
+    assert not unfitted.judged
+    fresh = {"x": 1 + floats(40, 64, 3, 8, 8)}
+    (wanted,) = run(network(), fresh)
+    lost, kept = (float(((run(c.model, fresh)[0] - wanted) ** 2).sum()) for c in (unfitted, fitted))
+    assert kept < 0.9 * lost
 
 
 @st.composite

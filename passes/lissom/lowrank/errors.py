@@ -97,6 +97,20 @@ def relative(curve: FloatArray, scale: float) -> FloatArray:
     return falling / scale if scale > 0 else np.zeros_like(curve)
 
 
+def error_of(weight: Array, approximation: Array, moment: FloatArray | None = None) -> float:
+    """‖E‖_F / ‖W‖_F of another weight, or √(tr E Σ Eᵀ / tr W Σ Wᵀ); 0 where the layer gives nothing.
+
+    Args:
+        weight: weight[f, c, *kernel].
+        approximation: the weight in its place.
+        moment: moment[cκ, cκ] of the input patches, or None.
+    """
+    flat = weight.reshape(len(weight), -1).astype(np.float64)
+    left = flat - approximation.reshape(flat.shape)
+    lost, whole = (float((rows * (rows if moment is None else rows @ moment)).sum()) for rows in (left, flat))
+    return sqrt(max(lost, 0.0) / whole) if whole > 0 else 0.0
+
+
 def residual_curve(weight: Array, scheme: Scheme, metric: Metric, moment: FloatArray | None = None) -> FloatArray:
     """Norms[max_rank + 1] of the residual in `metric`, not yet divided by that of the weight.
 
@@ -197,9 +211,13 @@ def _whitened(weight: Array, scheme: Scheme, moment: FloatArray) -> FloatArray:
 
 
 def _whitened_apart(weight: Array, groups: int, moment: FloatArray) -> FloatArray:
-    """√(tr E Σ Eᵀ) where slices of disjoint rows do not interact: tails of the spectra of W_i Σ W_iᵀ."""
+    """√(tr E Σ Eᵀ) where slices of disjoint rows do not interact: tails of the spectra of W_i Σ W_iᵀ.
+
+    A slice of more rows than columns has those of R_i Σ R_iᵀ, W_i = Q_i R_i.
+    """
     matrix = weight.reshape(len(weight), -1).astype(np.float64, copy=False)
     parts = slices(matrix, "output", groups)
-    energies = np.linalg.eigvalsh(slices(matrix @ moment, "output", groups) @ parts.swapaxes(1, 2))
-    rank = min(parts.shape[1:])
-    return _root(tails(np.maximum(energies[:, ::-1][:, :rank], 0).sum(axis=0)))
+    if parts.shape[1] > parts.shape[2]:
+        parts = np.asarray(np.linalg.qr(parts, mode="r"))
+    energies = np.linalg.eigvalsh(parts @ moment @ parts.swapaxes(1, 2))
+    return _root(tails(np.maximum(energies[:, ::-1], 0).sum(axis=0)))

@@ -14,6 +14,8 @@ Conditions under which nothing is done:
 4. a layer keeps it when its error on the held-out samples does not fall;
 5. all do when the distortion of the network's outputs on the held-out samples does not fall.
 
+Last, batch normalisations that are still nodes get back the statistics that they had (`norms`).
+
 Every eighth batch is held out, or the last one where there are fewer; where there is one batch only, every eighth of
 its rows, and of a single row nothing. Memory is bounded: fewer batches are used where the tensors between two layers
 take more than `KEPT_BYTES`, and at most `ROWS` random rows of a layer are seen.
@@ -45,6 +47,7 @@ from lissom.parallel import one_blas_thread
 from lissom.price.outputs import distortion
 from lissom.price.probing import Approximate
 from lissom.recover.fit import RIDGE, Dense, Fit, Ridge, Rows, fit, joined
+from lissom.recover.norms import Norm, corrections, normalisations
 from lissom.recover.tails import Tail, find_tails
 from lissom.rewrite import in_copy, own_bias, replace_bias, replace_weight, stored_weight
 from lissom.stream import Stream, affordable_batches
@@ -84,6 +87,7 @@ class Refitted:
 
     Attributes:
         fits: the layers that get other numbers, by name.
+        norms: the batch normalisations that do, by the name of their output.
         judged: every layer that was tried.
         refusals: what keeps its numbers, and why.
     """
@@ -91,6 +95,7 @@ class Refitted:
     fits: Mapping[str, Fit] = field(default_factory=dict)
     judged: Mapping[str, Judged] = field(default_factory=dict)
     refusals: Sequence[Refusal] = ()
+    norms: Mapping[str, Norm] = field(default_factory=dict)
 
 
 def refit(
@@ -150,7 +155,7 @@ class _Refit:
         self._refusals: list[Refusal] = []
         self._compressed = _Compressed(model, [layer for layer in layers if layer.name in options], start)
         self._model, self._layers = model, self._behind(layers)
-        self._first = next(layer for layer in layers if layer.name in start)
+        self._changed = [layer for layer in layers if layer.name in start]
 
     def _behind(self, layers: Sequence[Layer]) -> list[Layer]:
         """The sites that are changed or see a changed tensor, and can be refitted."""
@@ -175,18 +180,19 @@ class _Refit:
         return kept
 
     def run(self, batches: Sequence[Feeds]) -> Refitted:
+        """Fits the layers, and corrects the batch normalisations that are left."""
+        done = self._fit_layers(batches) if self._layers else Refitted(refusals=self._refusals)
+        nodes = normalisations(self._original, [layer.node.outputs[0].name for layer in self._changed])
+        return self._correct(done, nodes, batches) if nodes else done
+
+    def _fit_layers(self, batches: Sequence[Feeds]) -> Refitted:
         """Fits one layer after another, and compares the outputs."""
-        if not self._layers:
-            return Refitted(refusals=self._refusals)
         tails = find_tails(self._model, self._layers, batches[0])
         stops = [tails[layer.name].target for layer in self._layers]
         asked = [{layer.source.name, *tails[layer.name].computed} for layer in self._layers]
-        affordable = affordable_batches(
-            self._original, batches[0], [[stop] for stop in stops], len(batches), KEPT_BYTES // 2
-        )
-        batches = batches[:affordable]
+        batches = self._affordable(batches, stops)
         original = Stream(self._original, batches)
-        original.advance([self._first.source.name], stops)
+        original.advance([self._changed[0].source.name], stops)
         compressed = original.fork(self._compressed.proto)
         fits: dict[str, Fit] = {}
         judged: dict[str, Judged] = {}
@@ -202,18 +208,38 @@ class _Refit:
             else:
                 reason = f"its held-out error would go from {found.before:.3g} to {found.after:.3g}"
                 self._refusals.append(Refusal(layer.name, "refit", reason))
-        before, after = self._distortions(batches, original, compressed)
+        before, after = self._distortions(self._compressed.unfitted, batches, original, compressed)
         if fits and not after < before:
-            reason = f"the held-out distortion of the outputs would go from {before:.3g} to {after:.3g}"
+            reason = _would_go(before, after)
             dropped = {name: replace(verdict, kept=False) for name, verdict in judged.items()}
             return Refitted({}, dropped, [*self._refusals, *(Refusal(name, "refit", reason) for name in fits)])
         return Refitted(fits, judged, self._refusals)
 
-    def _distortions(self, batches: Sequence[Feeds], original: Stream, compressed: Stream) -> tuple[float, float]:
-        """The distortion of the outputs on the held-out samples, without and with the refit."""
+    def _correct(self, done: Refitted, nodes: Sequence[onnx.NodeProto], batches: Sequence[Feeds]) -> Refitted:
+        """Corrects batch normalisations behind fitted layers, and compares the outputs."""
+        proto = self._compressed.proto if done.fits else self._compressed.unfitted
+        batches = self._affordable(batches, [node.output[0] for node in nodes])
+        original, compressed = Stream(self._original, batches), Stream(proto, batches)
+        held = _held_out(len(batches)) if len(batches) > 1 else []
+        norms = corrections(nodes, original, compressed, set(range(len(batches))) - set(held))
+        before, after = self._distortions(proto, batches, original, compressed)
+        if after < before:
+            return replace(done, norms=norms)
+        refused = [Refusal(node.name, "refit", _would_go(before, after)) for node in nodes]
+        return replace(done, refusals=[*done.refusals, *refused])
+
+    def _affordable(self, batches: Sequence[Feeds], stops: Sequence[str]) -> Sequence[Feeds]:
+        """As many batches as two networks have room for."""
+        asked = [[stop] for stop in stops]
+        return batches[: affordable_batches(self._original, batches[0], asked, len(batches), KEPT_BYTES // 2)]
+
+    def _distortions(
+        self, unchanged: onnx.ModelProto, batches: Sequence[Feeds], original: Stream, compressed: Stream
+    ) -> tuple[float, float]:
+        """The distortion of the outputs on the held-out samples, without and with what was changed."""
         names = [value.name for value in self._original.graph.output]
         held = _held_out(len(batches))
-        session = open_session(self._compressed.unfitted.SerializeToString())
+        session = open_session(unchanged.SerializeToString())
         without = [run_session(session, batches[i], names) for i in held]
         for stream in (original, compressed):
             stream.advance(names)
@@ -328,6 +354,11 @@ def _split(batches: Sequence[Rows]) -> tuple[Rows, Rows]:
     judged[7::8] = True
     judged[-1] = True
     return rows.select(~judged), rows.select(judged)
+
+
+def _would_go(before: float, after: float) -> str:
+    """Why a change of the whole network is declined."""
+    return f"the held-out distortion of the outputs would go from {before:.3g} to {after:.3g}"
 
 
 def _held_out(batches: int) -> list[int]:

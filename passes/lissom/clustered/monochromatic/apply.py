@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lissom.clustered.emit import convolve, random_weights, reorder, reordered_bias
 from lissom.clustered.monochromatic.factors import Stem, convolutions, stem
+from lissom.emit import convolve, random_weights, reorder, reordered_bias
 from lissom.graph.layers import Layer
 from lissom.graph.model import Model, Node
 from lissom.lowrank.factors import Float32Array

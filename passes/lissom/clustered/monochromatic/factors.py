@@ -88,14 +88,6 @@ def stem(weight: Array, colours: int, moment: FloatArray | None = None) -> Stem:
     return Stem(encoder, kernels.reshape(f, 1, *kernel).astype(np.float32), order)
 
 
-def error(weight: Array, found: Stem, moment: FloatArray | None = None) -> float:
-    """‖W − Ŵ‖ / ‖W‖, or √(tr E Σ Eᵀ / tr W Σ Wᵀ) with E = W − Ŵ, W not being 0."""
-    flat = weight.reshape(len(weight), -1).astype(np.float64)
-    left = flat - found.dense().reshape(flat.shape)
-    lost, whole = (float((rows * (rows if moment is None else rows @ moment)).sum()) for rows in (left, flat))
-    return float(np.sqrt(max(lost, 0.0) / whole)) if whole > 0 else 0.0
-
-
 def _kernels(filters: FloatArray, mixture: FloatArray, moment: FloatArray | None) -> FloatArray:
     """The kernels[n, κ] of filters[n, c, κ] that share a mixture[c]."""
     plain: FloatArray = mixture @ filters

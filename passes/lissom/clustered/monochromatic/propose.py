@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from lissom.clustered.emit import INDEX_BYTES
-from lissom.clustered.monochromatic.factors import convolutions, error, stem
+from lissom.clustered.monochromatic.factors import convolutions, stem
+from lissom.emit import INDEX_BYTES
 from lissom.graph.geometry import Geometry
-from lissom.lowrank.errors import relative
+from lissom.lowrank.errors import error_of, relative
 from lissom.lowrank.foldings import Array, divisors
 from lissom.options import FloatArray, Ladder
 from lissom.tucker.propose import STEM_CHANNELS
@@ -55,7 +55,7 @@ def ladders(
     if not costs:
         return []
     stored, work = (np.array(column, np.float64) for column in zip(*costs.values(), strict=True))
-    curve = np.array([error(weight, stem(weight, colours, moment), moment) for colours in costs])
+    curve = np.array([error_of(weight, stem(weight, colours, moment).dense(), moment) for colours in costs])
     size = 4 * stored + INDEX_BYTES * geometry.out_channels
     steps = np.array(list(costs), np.int64)
     return [Ladder(name, KIND, {}, "colours", steps, relative(curve, 1.0), 1.0, stored, size, work, metric)]

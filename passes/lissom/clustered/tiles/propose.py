@@ -19,8 +19,8 @@ from itertools import product
 
 import numpy as np
 
-from lissom.clustered.emit import INDEX_BYTES
 from lissom.clustered.tiles.factors import OrderName, Tiling, residuals
+from lissom.emit import INDEX_BYTES
 from lissom.graph.geometry import Geometry
 from lissom.lowrank.errors import relative
 from lissom.lowrank.foldings import Array, divisors, nearest

@@ -1,4 +1,4 @@
-"""Nodes that both kinds emit: a convolution from its factor, and a gather where channels change their order."""
+"""Nodes that several kinds emit: a convolution from its factor, and a gather where channels change their order."""
 
 from __future__ import annotations
 
