@@ -55,7 +55,7 @@ SAMPLES = 256
 LEAST_SAMPLES = 16
 """Samples that a probe sees whatever it costs, where there are as many and they fit into the memory."""
 
-WORK = 10**12
+WORK = 5 * 10**11
 """Multiply-accumulates of one probe of every site."""
 
 KEPT_BYTES = 512 * 2**20
