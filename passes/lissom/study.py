@@ -13,6 +13,7 @@ from lissom.price.cache import Cache
 from lissom.price.distortion import DistortionTable
 from lissom.price.latency import LatencyTable
 from lissom.recipe import Recipe
+from lissom.recover.refit import held_out
 
 
 def propose(job: Job, recipe: Recipe) -> Study:
@@ -21,7 +22,10 @@ def propose(job: Job, recipe: Recipe) -> Study:
     canonical = replace(canonical, original=replace(canonical.original, bytes=len(job.original)))
     moments: dict[str, Moment] = {}
     if recipe.needs_moments:
-        moments = observe_moments(canonical.model, affordable(canonical.layers), job.samples(), job.seed)
+        batches = list(job.samples())
+        judges = held_out(len(batches)) if recipe.refit.enabled else []  # options that saw them would look better there
+        seen = [batch for number, batch in enumerate(batches) if number not in judges]
+        moments = observe_moments(canonical.model, affordable(canonical.layers), seen, job.seed)
     return pipeline.propose_menus(
         canonical, recipe, job.machine.block(), moments, job.include, job.exclude, job.workers, job.progress
     )

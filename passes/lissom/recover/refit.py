@@ -16,9 +16,9 @@ Conditions under which nothing is done:
 
 Last, batch normalisations that are still nodes get back the statistics that they had (`norms`).
 
-Every eighth batch is held out, or the last one where there are fewer; where there is one batch only, every eighth of
-its rows, and of a single row nothing. Memory is bounded: fewer batches are used where the tensors between two layers
-take more than `KEPT_BYTES`, and at most `ROWS` random rows of a layer are seen.
+The first of every eight batches is held out, here and from the moments that the options were made with; where there is
+one batch only, every eighth of its rows, and of a single row nothing. Memory is bounded: fewer batches are used where
+the tensors between two layers take more than `KEPT_BYTES`, and at most `ROWS` random rows of a layer are seen.
 
 Source: Zhang et al., Accelerating Very Deep Convolutional Networks for Classification and Detection (2015), sections
 3.2 (nonlinearity; here by majorisation) and 3.3 (asymmetric reconstruction).
@@ -220,7 +220,7 @@ class _Refit:
         proto = self._compressed.proto if done.fits else self._compressed.unfitted
         batches = self._affordable(batches, [node.output[0] for node in nodes])
         original, compressed = Stream(self._original, batches), Stream(proto, batches)
-        held = _held_out(len(batches)) if len(batches) > 1 else []
+        held = held_out(len(batches))
         norms = corrections(nodes, original, compressed, set(range(len(batches))) - set(held))
         before, after = self._distortions(proto, batches, original, compressed)
         if after < before:
@@ -238,7 +238,7 @@ class _Refit:
     ) -> tuple[float, float]:
         """The distortion of the outputs on the held-out samples, without and with what was changed."""
         names = [value.name for value in self._original.graph.output]
-        held = _held_out(len(batches))
+        held = held_out(len(batches)) or [0]
         session = open_session(unchanged.SerializeToString())
         without = [run_session(session, batches[i], names) for i in held]
         for stream in (original, compressed):
@@ -342,7 +342,7 @@ def _gather(layer: Layer, tail: Tail, original: Stream, compressed: Stream, key:
 def _split(batches: Sequence[Rows]) -> tuple[Rows, Rows]:
     """The rows to fit and the rows to judge by (see the module)."""
     if len(batches) > 1:
-        held = set(_held_out(len(batches)))
+        held = set(held_out(len(batches)))
         return (
             joined([rows for i, rows in enumerate(batches) if i not in held]),
             joined([batches[i] for i in sorted(held)]),
@@ -361,6 +361,6 @@ def _would_go(before: float, after: float) -> str:
     return f"the held-out distortion of the outputs would go from {before:.3g} to {after:.3g}"
 
 
-def _held_out(batches: int) -> list[int]:
-    """Which batches are held out: every eighth, or the last."""
-    return list(range(7, batches, 8)) or [batches - 1]
+def held_out(batches: int) -> list[int]:
+    """Which of several batches are held out: the first of every eight; of a single one none."""
+    return [] if batches == 1 else list(range(0, batches, 8))
