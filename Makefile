@@ -16,7 +16,7 @@ demo: $(INSTALLED)
 	$(BIN)/lissom demo
 
 test: lint
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 # OpenVINO's plugin offers a device on Intel processors only. On others the same plugin runs in an emulator (20 minutes):
 #   make test-plugin-ep EMULATOR='qemu-x86_64-static -cpu Haswell-noTSX'

@@ -13,6 +13,7 @@ import argparse
 from pathlib import Path
 
 from lissom import pipeline
+from lissom.canonical import canonicalise
 from lissom.data import first_feeds, input_specs, open_dataset
 from lissom.graph.load import load
 from lissom.recipe import read_recipe
@@ -44,7 +45,7 @@ def main() -> None:
     model = load(arguments.cifar / "resnet20.onnx")
     specs = input_specs(model.inputs)
     data = open_dataset("build/data/cifar10_test.npz", specs)
-    canonical = pipeline.canonicalise(model, first_feeds(specs, data, {}))
+    canonical = canonicalise(model, first_feeds(specs, data, {}))
     study = pipeline.propose_menus(canonical, read_recipe("alds"), block=1, moments={})
     original = canonical.original.params
     search = Search(study, [Budget("params", original, lambda candidate: candidate.totals.params / original)])

@@ -1,4 +1,4 @@
-"""Which folding of the 4-D kernel, which side of the groups, or Tucker-2: at equal parameters and at equal latency.
+"""Which folding of the 4-D kernel, which side of the groups, Tucker-2 or CP: at equal parameters and at equal latency.
 
     python benchmarks/prepare_data.py --cifar ../shared/data/cifar10-jpeg --ocr OCR_MODELS --out build/data
     python benchmarks/foldings.py --cifar ../shared/data/cifar10-jpeg --ocr OCR_MODELS [--only NAME]
@@ -31,7 +31,7 @@ from lissom.lowrank.foldings import SIDES, foldings_of
 from lissom.options import FloatArray, Ladder, Menu, Parameters, Resource
 from lissom.pipeline import Study
 from lissom.price.latency import LatencyTable
-from lissom.recipe import LowRank, Recipe, Tucker
+from lissom.recipe import Cp, LowRank, Recipe, Tucker
 from lissom_runtime.providers import ProviderRequest
 from lissom_runtime.target import Machine
 from scipy.stats import rankdata
@@ -180,6 +180,7 @@ def races(
         name="foldings",
         low_rank=LowRank(foldings=(0, 1, 2, 3), sides=SIDES, metric="whitened", groups=tuple(groups)),
         tucker=Tucker(enabled=True, metric="whitened"),
+        cp=Cp(enabled=True, metric="whitened"),
     )
     study = pipeline.propose_menus(subject.canonical, recipe, Machine.here().block(), subject.moments)
     kernels = {layer.name for layer in study.canonical.layers if len(foldings_of(layer.geometry.kernel_shape)) > 1}

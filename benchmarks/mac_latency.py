@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from lissom.canonical import Canonical
 from lissom.cli.console import progress
 from lissom.graph.geometry import Geometry
 from lissom.graph.layers import Layer
@@ -33,10 +34,9 @@ from lissom.lowrank.foldings import SIDES, Scheme
 from lissom.lowrank.pairs import sliced_channels
 from lissom.lowrank.propose import KIND as LOW_RANK
 from lissom.options import Ladder, Option, Parameters
-from lissom.pipeline import Canonical
 from lissom.price.chain import Emit, chain
 from lissom.price.latency import AT_ONCE, MOST_COPIES, MOST_WEIGHT_BYTES, ROUGH_MACS_PER_US, SCHEDULE, SPAN_US
-from lissom.recipe import LowRank, Monochromatic, Recipe, Sparse, Tiles, Tucker
+from lissom.recipe import Cp, LowRank, Monochromatic, Recipe, Sparse, Tiles, Tucker
 from lissom_runtime.latency import PairedLatency, Verdict, compare_many
 from lissom_runtime.providers import ProviderRequest
 from lissom_runtime.session import open_session
@@ -157,6 +157,7 @@ def every_kind(shares: Sequence[float], groups: Sequence[int], runs_sparse: bool
         name="mac-latency",
         low_rank=LowRank(foldings=(0, 1, 2, 3), sides=SIDES, metric="frobenius", groups=tuple(groups)),
         tucker=Tucker(enabled=True),
+        cp=Cp(enabled=True),
         tiles=Tiles(enabled=True, inputs=TILES, outputs=TILES),
         monochromatic=Monochromatic(enabled=True),
         sparse=Sparse(

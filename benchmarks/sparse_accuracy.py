@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lissom import pipeline, study
+from lissom.canonical import canonicalise
 from lissom.job import Job, open_job, require_data
 from lissom.options import Plan
 from lissom.pipeline import Study
@@ -108,7 +109,7 @@ def measure(case: Case, arguments: argparse.Namespace) -> None:
 def first_layer(case: Case) -> str:
     """A regular expression for the name of the first layer."""
     job = open_job(case.model, calibration=case.calibration)
-    return f"^{pipeline.canonicalise(job.model, job.feeds).layers[0].name}$"
+    return f"^{canonicalise(job.model, job.feeds).layers[0].name}$"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from lissom import pipeline
+from lissom.canonical import Canonical, canonicalise
 from lissom.clustered.tiles.propose import KIND as TILES
 from lissom.data import Feeds, first_feeds, input_specs, open_dataset
 from lissom.graph.layers import Layer
@@ -27,7 +27,7 @@ from lissom.lowrank.propose import KIND as LOW_RANK
 from lissom.observe import Moment, affordable, observe_moments
 from lissom.options import FloatArray, Option, Parameters
 from lissom.parallel import one_blas_thread
-from lissom.pipeline import Canonical, Study
+from lissom.pipeline import Study
 from lissom.price.cache import Cache
 from lissom.price.latency import LatencyTable
 from lissom.price.outputs import FLOOR, distortion
@@ -96,7 +96,7 @@ def open_subject(case: Case, samples: int, held_out: int) -> Subject:
 def open_canonical(case: Case) -> Canonical:
     """Reads a network; costs are those of its first calibration sample."""
     model = load(case.model)
-    return pipeline.canonicalise(model, first_feeds(input_specs(model.inputs), case.calibration, {}))
+    return canonicalise(model, first_feeds(input_specs(model.inputs), case.calibration, {}))
 
 
 class Ruler:

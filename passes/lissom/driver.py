@@ -16,6 +16,7 @@ from lissom.job import open_job, require_data, require_fit, require_scale
 from lissom.parallel import open_workers
 from lissom.progress import Progress, silent
 from lissom.recipe import Bounds, Recipe, make_bounds, read_recipe
+from lissom.target.schema import Target
 from lissom.workbench import Result, Workbench
 
 
@@ -32,6 +33,7 @@ def compress(
     metric: str | None = None,
     include: str | None = None,
     exclude: str | None = None,
+    target: str | Path | Target | None = None,
     convert_opset: int | None = None,
     seed: int = 0,
     dry_run: bool = False,
@@ -56,6 +58,8 @@ def compress(
         metric: "top1", "top5", "agreement", "output" or "MODULE:FUNCTION".
         include: regular expression; only layers whose name it finds are changed.
         exclude: regular expression; layers whose name it finds are not.
+        target: the processor: a preset's name, a file that `lissom target` wrote, or a target. Options that it cannot
+            use are not offered; a recipe may let it decide between kinds.
         convert_opset: opset to convert the model up to first.
         seed: of random inputs, samples and starts.
         dry_run: stop after the plan; for a goal, after the first plan that would be tried.
@@ -76,9 +80,9 @@ def compress(
         GoalMissed: no plan is as small as the bounds ask.
         VerificationError: the result is not what was planned; a defect of lissom.
     """
-    target = None if output is None else Path(output)
-    if target is not None:
-        require_writable(target, overwrite, None if isinstance(model, onnx.ModelProto) else Path(model))
+    path = None if output is None else Path(output)
+    if path is not None:
+        require_writable(path, overwrite, None if isinstance(model, onnx.ModelProto) else Path(model))
     chosen = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
     wanted = bounds if isinstance(bounds, Bounds) else make_bounds(**dict(bounds or {}))
     require_fit(chosen, wanted)
@@ -91,6 +95,7 @@ def compress(
         metric=metric,
         include=include,
         exclude=exclude,
+        target=target,
         convert_opset=convert_opset,
         seed=seed,
         cache=cache,
@@ -105,6 +110,6 @@ def compress(
         if dry_run:
             return bench.dry_run(wanted)
         result = bench.answer(wanted)
-        if target is not None and result.model is not None and (keep_anyway or not result.missed):
-            bench.write(result.model, target, overwrite)
+        if path is not None and result.model is not None and (keep_anyway or not result.missed):
+            bench.write(result.model, path, overwrite)
     return result

@@ -17,10 +17,20 @@ from lissom.data import Dataset, Feeds, InputSpec, first_feeds, input_specs, ope
 from lissom.graph.load import from_proto, read_proto
 from lissom.graph.model import Model
 from lissom.lowering.price import provider_of
+from lissom.options import Resource
 from lissom.parallel import SERIAL, Workers
 from lissom.progress import Progress, silent
 from lissom.recipe import Bounds, Recipe
 from lissom.scoring import Scorer, batch_size
+from lissom.target.schema import Target, read_target, require_here
+
+RESOURCE_OF: Mapping[str, Resource] = {
+    "keep_params": "params",
+    "keep_macs": "macs",
+    "max_bytes": "bytes",
+    "latency_ratio": "latency_us",
+}
+"""What each bound limits."""
 
 CALIBRATION_SAMPLES = 512
 """Samples that statistics are taken of."""
@@ -44,6 +54,7 @@ class Job:
         include, exclude: regular expressions on the names of layers.
         cache: folder for measurements, or None for the user's.
         machine: what this runs on.
+        target: the processor that options are made for, where the user told it.
         progress: shows how far long loops are.
         workers: who looks at the layers.
     """
@@ -63,12 +74,18 @@ class Job:
     cache: Path | None
     machine: Machine
     progress: Progress
+    target: Target | None = None
     workers: Workers = SERIAL
 
     @property
     def batch(self) -> int:
         """Samples per run."""
         return batch_size(self.specs)
+
+    @property
+    def block(self) -> int:
+        """Channels come in multiples of this."""
+        return self.machine.block() if self.target is None else self.target.channel_block
 
     def samples(self) -> Iterator[Feeds]:
         """The samples that statistics are taken of, batch by batch."""
@@ -96,6 +113,7 @@ def open_job(
     metric: str | None = None,
     include: str | None = None,
     exclude: str | None = None,
+    target: str | Path | Target | None = None,
     convert_opset: int | None = None,
     seed: int = 0,
     cache: Path | None = None,
@@ -130,6 +148,7 @@ def open_job(
         exclude=exclude,
         cache=cache,
         machine=Machine.here(),
+        target=target if target is None or isinstance(target, Target) else read_target(str(target)),
         progress=progress,
     )
 
@@ -150,14 +169,26 @@ def require_fit(recipe: Recipe, bounds: Bounds) -> None:
         raise UsageError(f'expected keep_params for the objective "alds", but got {", ".join(bounds.budgets)}')
 
 
+def limited(recipe: Recipe, bounds: Bounds) -> list[Resource]:
+    """The resources that are limited, or the one that is cut to reach a goal."""
+    return [RESOURCE_OF[name] for name in bounds.budgets] or [recipe.allocate.budget]
+
+
 def require_data(job: Job, recipe: Recipe, bounds: Bounds) -> None:
-    """Refuses a recipe or a goal that needs data that were not given.
+    """Refuses a recipe or a goal that needs data, or a target, that were not given.
 
     Raises:
-        UsageError: there are none; the message says what needs them.
+        UsageError: there are none; the message says what needs them. Or latency is to be cut, which is measured here,
+            for a target that is another machine.
     """
     if bounds.max_drop is not None and job.validation is None:
         raise UsageError("expected --validation or --calibration data for the goal max_drop, but got none")
+    if recipe.by_target and job.target is None:
+        raise UsageError(
+            f"expected --target NAME|FILE for the recipe {recipe.name!r} (`lissom target` writes one), but got none"
+        )
+    if job.target is not None and "latency_us" in limited(recipe, bounds):
+        require_here(job.target, job.machine)
     needs = {f"the metric {recipe.metric}": recipe.needs_moments} | {
         "the error outputs": recipe.allocate.error == "outputs",
         "the refit": recipe.refit.enabled,

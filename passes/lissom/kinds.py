@@ -67,12 +67,15 @@ class Kind:
             up the mean error that the option makes on inputs of `mean`[columns], unless that is None.
         approximate: approximate(layer, parameters, moment) is the dense weight that an option stands for.
         emit_random: `apply` with random weights, for timing.
+        narrowed: narrowed(parameters, wide, narrow) is the option for a layer that has lost channels; None where there
+            is none, and the kind cannot be offered beside narrower layers.
     """
 
     offer: Callable[[Site, Recipe, int, FloatArray | None], list[Ladder]]
     apply: Callable[[Model, Layer, Parameters, FloatArray | None, FloatArray | None], Rewrite]
     approximate: Approximate
     emit_random: EmitOption
+    narrowed: Callable[[Parameters, Geometry, Geometry], Parameters] | None = None
 
 
 def menu(
@@ -180,7 +183,11 @@ KINDS: Mapping[str, Kind] = {
         monochromatic_surgery.emit_random,
     ),
     sparse_options.KIND: Kind(
-        _offer_block_sparse, sparse_surgery.apply, sparse_surgery.approximate, sparse_surgery.emit_random
+        _offer_block_sparse,
+        sparse_surgery.apply,
+        sparse_surgery.approximate,
+        sparse_surgery.emit_random,
+        sparse_surgery.narrowed,
     ),
 }
 """Every kind, by the name that its options bear."""

@@ -106,7 +106,7 @@ def observe_shapes(model: Model, names: Sequence[str], feeds: Feeds) -> dict[str
     wanted = [name for name in names if name not in feeds]
     if not wanted:
         return given
-    return {**given, **{name: value.shape for name, value in next(_runs(model, wanted, [feeds])).items()}}
+    return {**given, **{name: value.shape for name, value in next(run_batches(model, wanted, [feeds])).items()}}
 
 
 def observe_moments(
@@ -127,7 +127,7 @@ def observe_moments(
     rng = np.random.default_rng(seed)
     sources = list({layer.source.name: None for layer in layers})
     with one_blas_thread():
-        for values in _runs(model, sources, batches):
+        for values in run_batches(model, sources, batches):
             for layer in layers:
                 rows = sample_columns(values[layer.source.name], layer.geometry, ROWS_PER_BATCH, rng)
                 if not np.isfinite(rows).all():
@@ -183,7 +183,7 @@ def resolve_pads(geometry: Geometry, spatial: Sequence[int]) -> tuple[tuple[int,
     return tuple(begin), tuple(end)
 
 
-def _runs(model: Model, names: Sequence[str], batches: Iterable[Feeds]) -> Iterator[Mapping[str, Array]]:
+def run_batches(model: Model, names: Sequence[str], batches: Iterable[Feeds]) -> Iterator[Mapping[str, Array]]:
     """The named tensors for each batch, from a copy of the graph that gives them out."""
     proto = model.to_proto()
     known = {value.name for value in (*proto.graph.output, *proto.graph.input)}

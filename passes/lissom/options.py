@@ -55,6 +55,11 @@ class Cost:
             raise ValueError(f"no {resource} was measured for this option")
         return value
 
+    def times(self, share: float) -> Cost:
+        """A share of the cost."""
+        timed = None if self.latency_us is None else self.latency_us * share
+        return Cost(self.params * share, self.bytes * share, self.macs * share, timed)
+
 
 @dataclass(frozen=True)
 class Option:
@@ -112,6 +117,16 @@ class Ladder:
             raise ValueError(f"no {resource} was measured for the options of {self.site}")
         return values
 
+    def times(self, share: float) -> Ladder:
+        """The ladder with a share of its costs."""
+        return replace(
+            self,
+            params=self.params * share,
+            bytes=self.bytes * share,
+            macs=self.macs * share,
+            latency_us=None if self.latency_us is None else self.latency_us * share,
+        )
+
     def select(self, keep: npt.NDArray[np.bool_] | IntArray) -> Ladder:
         """The ladder with only the options that `keep` (mask or indices) names."""
         return replace(
@@ -153,6 +168,10 @@ class Menu:
     site: str
     dense: Option
     ladders: Sequence[Ladder]
+
+    def least(self, resource: Resource) -> float:
+        """The least cost of any of its options."""
+        return min([self.dense.cost.get(resource), *(float(ladder.cost(resource).min()) for ladder in self.ladders)])
 
     def option(self, position: int) -> Option:
         """One of all options: 0 is "keep dense", then come those of each ladder in turn."""

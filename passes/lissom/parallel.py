@@ -63,7 +63,9 @@ SERIAL = Workers()
 
 
 @contextmanager
-def open_workers(cores: int, jobs: int | None = None, cluster: str | Executor | None = None) -> Iterator[Workers]:
+def open_workers(
+    cores: int, jobs: int | None = None, cluster: str | Executor | None = None, resource: str | None = None
+) -> Iterator[Workers]:
     """Workers for the time of the context; what they have not begun when it ends is not done.
 
     Args:
@@ -71,15 +73,16 @@ def open_workers(cores: int, jobs: int | None = None, cluster: str | Executor | 
         jobs: pieces at work at once; None: one a core (of the cluster, where there is one).
         cluster: address of a Dask scheduler, or an executor of the caller's, which is left open; None: threads of this
             process. An executor should have as many workers as `jobs`.
+        resource: tag of the workers of a Dask cluster that work; each piece takes one unit of it. None: all work.
 
     Raises:
-        UsageError: `jobs` is not positive, Dask is not installed, the scheduler or its workers do not answer, or they
-            have other versions than this process.
+        UsageError: `jobs` is not positive, Dask is not installed, the scheduler or its workers do not answer, none has
+            the resource, or they have other versions than this process.
     """
     if jobs is not None and jobs < 1:
         raise UsageError(f"expected at least 1 job, but got {jobs}")
     if isinstance(cluster, str):
-        with _dask(cluster, jobs) as workers:
+        with _dask(cluster, jobs, resource) as workers:
             yield workers
         return
     if isinstance(cluster, Executor):
@@ -204,7 +207,7 @@ def _one_blas_thread() -> Iterator[None]:
 
 
 @contextmanager
-def _dask(address: str, jobs: int | None) -> Iterator[Workers]:
+def _dask(address: str, jobs: int | None, resource: str | None) -> Iterator[Workers]:
     """The workers of a Dask cluster. Items travel inside their tasks: one whose worker dies is done again elsewhere."""
     try:
         import dask
@@ -219,16 +222,34 @@ def _dask(address: str, jobs: int | None) -> Iterator[Workers]:
                 distributed.Client(address, timeout=WAIT_SECONDS, set_as_default=False, name="lissom")
             )
             client.wait_for_workers(1, timeout=WAIT_SECONDS)
-            found = client.run(_versions, on_error="return")
+            # A lambda travels by value, so that a worker without lissom answers too.
+            tags = client.run(lambda dask_worker: frozenset(dask_worker.state.total_resources))
+            found = client.run(_versions, workers=_tagged(address, tags, resource), on_error="return")
         except (OSError, ValueError, ImportError) as error:
             raise UsageError(f"expected a Dask scheduler at {address!r} with workers, but got: {error}") from error
         _require_same_versions(found)
-        executor = client.get_executor(pure=False)
+        taken = {} if resource is None else {"resources": {resource: 1}}
+        executor = client.get_executor(pure=False, **taken)
         stack.callback(executor.shutdown, wait=False)
         try:
-            yield Workers(executor, jobs or sum(client.nthreads().values()))
+            yield Workers(executor, jobs or sum(client.nthreads(workers=list(found)).values()))
         except (CancelledError, distributed.KilledWorker) as error:
             raise UsageError(f"expected the workers of {address!r} to stay, but lost them: {error!r}") from error
+
+
+def _tagged(address: str, tags: Mapping[str, frozenset[str]], resource: str | None) -> list[str]:
+    """The workers of a cluster that have a resource, of all workers and their tags.
+
+    Raises:
+        UsageError: none has.
+    """
+    found = [worker for worker, told in tags.items() if resource is None or resource in told]
+    if not found:
+        others = ", ".join(sorted(frozenset[str]().union(*tags.values()))) or "none"
+        raise UsageError(
+            f"expected a worker of {address!r} with the resource {resource!r}, but its {len(tags)} have: {others}"
+        )
+    return found
 
 
 def _versions() -> dict[str, str]:

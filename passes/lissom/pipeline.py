@@ -19,21 +19,22 @@ from lissom_runtime.errors import UsageError
 from lissom.allocate.alds import alds
 from lissom.allocate.constant import constant as constant_ratio
 from lissom.allocate.minimax import minimax
+from lissom.allocate.successive import successive
 from lissom.allocate.total import total
 from lissom.asked import not_asked_for
+from lissom.canonical import FINISHING, Canonical, Totals, totals
 from lissom.data import Feeds
-from lissom.graph.affine import fold_affine
-from lissom.graph.constants import fold_constants, lift_constants
-from lissom.graph.count import count_macs, count_parameters, mac_tensors
-from lissom.graph.layers import Layer, activations, find_layers
+from lissom.graph.count import mac_tensors
+from lissom.graph.layers import Layer
 from lissom.graph.model import Model
-from lissom.graph.naming import name_nodes
-from lissom.graph.shapes import infer_shapes
-from lissom.graph.sharing import share_constants, unshare_constants
 from lissom.graph.spec import require_legal
-from lissom.graph.steps import Outcome, Step, apply_steps
+from lissom.graph.steps import apply_steps
 from lissom.kinds import KINDS, Site, offer
-from lissom.observe import Moment, observe_shapes
+from lissom.nodes.narrow import Narrow, narrow
+from lissom.nodes.price import price_widths
+from lissom.nodes.survey import Found, offer_widths
+from lissom.nodes.widths import Widths, untimed
+from lissom.observe import Moment, affordable, observe_moments, observe_shapes
 from lissom.options import Menu, Plan, Refusal, Resource
 from lissom.parallel import SERIAL, Workers, map_in_parallel, one_blas_thread
 from lissom.price.distortion import DistortionTable
@@ -42,66 +43,11 @@ from lissom.progress import Progress, silent
 from lissom.recipe import Recipe
 from lissom.recover.fit import Dense, Fit
 from lissom.recover.norms import put_norms
-from lissom.recover.refit import Judged, Refitted, refit
+from lissom.recover.refit import Judged, Refitted, fitted, refit
 from lissom.rewrite import Rewrite, in_copy, own_bias, replace_bias, replace_weight
 from lissom.sparse.lower import pack_layers, require_native
 from lissom.verify import require_same
 from lissom.version import __version__
-
-READING: tuple[Step, ...] = (
-    Step("name nodes", name_nodes),
-    Step("lift constants", lift_constants),
-)
-"""Makes the weights of a file visible; nothing is counted before."""
-
-CANONICAL: tuple[Step, ...] = (
-    Step("un-share constants", unshare_constants),
-    Step("fold constants", fold_constants),
-    Step("fold batch normalization", fold_affine),
-    Step("infer shapes", infer_shapes),
-)
-"""Exact rewrites that every pass may rely on."""
-
-FINISHING: tuple[Step, ...] = (Step("share constants", share_constants),)
-"""Undoes what made the file larger and no pass needs any more."""
-
-
-@dataclass(frozen=True)
-class Totals:
-    """A model's size and work.
-
-    Attributes:
-        params: non-zero parameters.
-        bytes: bytes of the file.
-        macs: multiply-accumulates at the observed input shape.
-    """
-
-    params: int
-    bytes: int
-    macs: int
-
-
-@dataclass(frozen=True)
-class Canonical:
-    """A model after the exact rewrites.
-
-    Attributes:
-        model: the rewritten model.
-        original: what the file held as loaded.
-        totals: what it holds after the rewrites.
-        outcomes: what each rewrite did.
-        feeds: the input at whose shape all is counted.
-        layers: the sites.
-        refusals: what looked like a layer and is none.
-    """
-
-    model: Model
-    original: Totals
-    totals: Totals
-    outcomes: Mapping[str, Outcome]
-    feeds: Feeds
-    layers: Sequence[Layer]
-    refusals: Sequence[Refusal]
 
 
 @dataclass(frozen=True)
@@ -116,7 +62,8 @@ class Study:
         moments: second moment[columns, columns] of each layer's input, when the recipe's metric needs it; about the
             mean where `means` has that.
         means: mean[columns] of the input of each layer whose bias can take up a mean error.
-        calibration: samples, batch by batch, when the recipe's refit needs them.
+        calibration: samples, batch by batch, when the recipe's refit or its channels need them.
+        widths: the channel groups, when the recipe offers narrower layers.
     """
 
     canonical: Canonical
@@ -126,6 +73,17 @@ class Study:
     moments: Mapping[str, npt.NDArray[np.float64]]
     means: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
     calibration: Sequence[Feeds] = ()
+    widths: Widths | None = None
+
+    def cost(self, resource: Resource) -> float:
+        """What the sites cost together before anything is changed."""
+        return sum(menu.dense.cost.get(resource) for menu in self.menus)
+
+    def least(self, resource: Resource) -> float:
+        """The least that any choice of options makes the sites cost together."""
+        if self.widths is not None:
+            return self.widths.least(resource)
+        return sum(menu.least(resource) for menu in self.menus)
 
 
 @dataclass(frozen=True)
@@ -148,30 +106,6 @@ class Candidate:
     judged: Mapping[str, Judged] = field(default_factory=dict)
 
 
-def canonicalise(model: Model, feeds: Feeds) -> Canonical:
-    """Runs the exact rewrites on a copy of `model` and finds the layers.
-
-    Args:
-        model: the model as loaded.
-        feeds: one input; its shape is what multiply-accumulates and latency mean.
-
-    Raises:
-        LoadError: ONNX Runtime cannot run the model.
-        UsageError: a weight is NaN, infinite or empty.
-        VerificationError: a rewrite changed what the model computes.
-    """
-    edited = model.copy()
-    outcomes = apply_steps(edited, READING)
-    shapes = observe_shapes(edited, mac_tensors(edited), feeds)
-    original = replace(totals(edited, shapes), bytes=model.to_proto().ByteSize())
-    outcomes |= apply_steps(edited, CANONICAL)
-    shapes = observe_shapes(edited, [*activations(edited), *mac_tensors(edited)], feeds)
-    census = find_layers(edited, shapes)
-    require_same(model, edited, feeds, "the canonical model")
-    refusals = [*(refusal for outcome in outcomes.values() for refusal in outcome.refusals), *census.refusals]
-    return Canonical(edited, original, _as_written(edited, shapes), outcomes, feeds, census.layers, refusals)
-
-
 def propose_menus(
     canonical: Canonical,
     recipe: Recipe,
@@ -181,6 +115,7 @@ def propose_menus(
     exclude: str | None = None,
     workers: Workers = SERIAL,
     progress: Progress = silent,
+    groups: Found | None = None,
 ) -> Study:
     """Offers every site its options.
 
@@ -193,6 +128,7 @@ def propose_menus(
         exclude: regular expression; layers whose name it finds are none.
         workers: who looks at the layers; the menus are the same whoever does.
         progress: shows the layers as they are done.
+        groups: the channel groups, for recipes that offer narrower layers.
     """
     refusals = list(canonical.refusals)
     sites = []
@@ -202,14 +138,16 @@ def propose_menus(
             sites.append(layer)
         else:
             refusals.append(Refusal(layer.name, "layer", reason))
-    known = {layer.name: moments[layer.name] for layer in sites if layer.name in moments}
-    takes_up = {layer.name for layer in sites if own_bias(layer) is not None}
-    means = {name: found.mean for name, found in known.items() if name in takes_up}
-    full = {name: found.centred() if name in means else found.about_zero() for name, found in known.items()}
+    full, means = _known(sites, moments)
     items = ((Site.of(layer), full.get(layer.name)) for layer in sites)
     menus = map_in_parallel(partial(offer, recipe, block), items, workers)
     shown = progress(sites, "proposing")
-    return Study(canonical, recipe, [made for _, made in zip(shown, menus, strict=True)], refusals, full, means)
+    offered = [made for _, made in zip(shown, menus, strict=True)]
+    if groups is None:
+        return Study(canonical, recipe, offered, refusals, full, means)
+    multiple = block if recipe.nodes.multiple == "target" else recipe.nodes.multiple
+    widths, declined = offer_widths(canonical, groups, offered, moments, recipe.nodes.method, multiple, progress)
+    return Study(canonical, recipe, widths.menus, [*refusals, *declined], full, means, widths=widths)
 
 
 def price_latency(study: Study, table: LatencyTable, progress: Progress = silent) -> Study:
@@ -217,11 +155,14 @@ def price_latency(study: Study, table: LatencyTable, progress: Progress = silent
     layers = {layer.name: layer for layer in study.canonical.layers}
     menus, refusals = [], list(study.refusals)
     for offered in progress(study.menus, "measuring latency"):
-        priced = table.price(layers[offered.site], offered)
-        if not priced.ladders:
-            refusals.append(Refusal(offered.site, "layer", "no option was measured to be faster than the layer"))
-        menus.append(priced)
-    return replace(study, menus=menus, refusals=refusals)
+        if offered.site in layers:
+            priced = table.price(layers[offered.site], offered)
+            if offered.ladders and not priced.ladders:
+                refusals.append(Refusal(offered.site, "layer", "no option was measured to be faster than the layer"))
+            menus.append(priced)
+        else:
+            menus.append(untimed(offered))
+    return replace(with_menus(study, menus), refusals=refusals)
 
 
 def price_distortion(
@@ -236,10 +177,13 @@ def price_distortion(
         progress: shows the layers as they are done.
     """
     layers = {layer.name: layer for layer in study.canonical.layers}
-    sites = [(layers[offered.site], offered) for offered in study.menus]
+    sites = [(layers[offered.site], offered) for offered in study.menus if offered.site in layers]
     priced = table.price(sites, study.moments, study.means, workers)
-    shown = progress(study.menus, "measuring distortion")
-    return replace(study, menus=[menu for _, menu in zip(shown, priced, strict=True)])
+    shown = progress(sites, "measuring distortion")
+    menus = [menu for _, menu in zip(shown, priced, strict=True)]
+    if study.widths is not None:
+        menus += price_widths(study.canonical, study.widths, table.batches, table.cache, progress)
+    return with_menus(study, menus)
 
 
 def fit_latency(study: Study, whole_us: float) -> Study:
@@ -248,7 +192,7 @@ def fit_latency(study: Study, whole_us: float) -> Study:
     Timed in chains, layers with large weights can add up to more than the network takes (their weights stay in
     the cache there). Then all latencies are scaled down alike, so that the sites take the whole time and not more.
     """
-    together = sum(offered.dense.cost.get("latency_us") for offered in study.menus)
+    together = study.cost("latency_us")
     if together <= whole_us:
         return study
     factor = whole_us / together
@@ -259,7 +203,12 @@ def fit_latency(study: Study, whole_us: float) -> Study:
         ladders = [replace(lad, latency_us=factor * lad.cost("latency_us")) for lad in offered.ladders]
         return Menu(offered.site, dense, ladders)
 
-    return replace(study, menus=[scaled(offered) for offered in study.menus])
+    return with_menus(study, [scaled(offered) for offered in study.menus])
+
+
+def with_menus(study: Study, menus: Sequence[Menu]) -> Study:
+    """The study with other menus of the same sites."""
+    return replace(study, menus=menus, widths=None if study.widths is None else study.widths.priced(menus))
 
 
 def allocate(study: Study, limits: Mapping[Resource, float]) -> Plan:
@@ -269,25 +218,29 @@ def allocate(study: Study, limits: Mapping[Resource, float]) -> Plan:
         GoalMissed: a limit cannot be reached; the message names the least that can.
         UsageError: the recipe's objective has no such budget.
     """
-    plan = _choose(study, limits)
+    if study.widths is None:
+        plan = _choose(study.recipe, study.menus, limits)
+    else:
+        dense = {resource: study.cost(resource) for resource in limits}
+        plan = successive(study.widths, partial(_choose, study.recipe), limits, dense)
     return replace(plan, refusals=(*study.refusals, *plan.refusals))
 
 
-def _choose(study: Study, limits: Mapping[Resource, float]) -> Plan:
-    objective = study.recipe.allocate.objective
+def _choose(recipe: Recipe, menus: Sequence[Menu], limits: Mapping[Resource, float]) -> Plan:
+    objective = recipe.allocate.objective
     if objective == "total":
-        chosen = total(study.menus, limits)
+        chosen = total(menus, limits)
         return replace(chosen.plan, distortion=chosen.distortion, bound=chosen.bound)
     if len(limits) != 1:
         raise UsageError(f'expected one budget for the objective "{objective}", but got {", ".join(limits)}')
     ((resource, limit),) = limits.items()
     if objective == "minimax":
-        return minimax(study.menus, resource, limit)
+        return minimax(menus, resource, limit)
     if objective == "constant":
-        return constant_ratio(study.menus, resource, limit)
+        return constant_ratio(menus, resource, limit)
     if resource != "params":
         raise UsageError(f'expected a parameter budget for the objective "alds", but the budget is {resource}')
-    return alds(study.menus, limit, study.recipe.allocate.seed)
+    return alds(menus, limit, recipe.allocate.seed)
 
 
 def apply(study: Study, plan: Plan) -> Candidate:
@@ -297,6 +250,7 @@ def apply(study: Study, plan: Plan) -> Candidate:
         UsageError: an activation of the network is NaN or infinite on the calibration data.
         VerificationError: the result is not legal, not valid, or computes something else.
     """
+    study, plan, narrowed = _narrow(study, plan)
     cut, refitted = _cut(study, plan, {}), Refitted()
     if study.recipe.refit.enabled:
         refitted = _refit(study, plan, cut.numbers)
@@ -311,8 +265,46 @@ def apply(study: Study, plan: Plan) -> Candidate:
     difference = require_same(cut.expected, edited, study.canonical.feeds, "the compressed model")
     require_native(cut.expected, edited, study.canonical.feeds)
     shapes = observe_shapes(edited, mac_tensors(edited), study.canonical.feeds)
-    plan = replace(plan, refusals=(*plan.refusals, *refitted.refusals, *dense_where_sparse))
-    return Candidate(edited, plan, totals(edited, shapes), difference, refitted.judged)
+    judged, refusals = dict(refitted.judged), [*refitted.refusals, *dense_where_sparse]
+    if narrowed is not None:
+        difference = max(difference, narrowed.max_difference)
+        judged, refusals = {**narrowed.judged, **judged}, [*narrowed.refusals, *refusals]
+    plan = replace(plan, refusals=(*plan.refusals, *refusals))
+    return Candidate(edited, plan, totals(edited, shapes), difference, judged)
+
+
+def _narrow(study: Study, plan: Plan) -> tuple[Study, Plan, Narrow | None]:
+    """The study of the model without the channels that the plan removes, and the plan's options for what is left."""
+    if study.widths is None or not study.widths.kept(plan):
+        return study, plan, None
+    asked, before = study.recipe.refit, study.canonical
+    batches = study.calibration if asked.enabled else ()
+    narrowed = narrow(before, study.widths, plan, batches, asked.rounds, asked.ridge)
+    canonical = narrowed.canonical
+    geometries = {layer.name: layer.geometry for layer in canonical.layers}
+    options, changed = dict(plan.options), []
+    for layer in before.layers:
+        option = plan.options.get(layer.name)
+        rule = None if option is None or option.kind == "dense" else KINDS[option.kind].narrowed
+        if option is not None and rule is not None:
+            parameters = rule(option.parameters, layer.geometry, geometries[layer.name])
+            options[layer.name] = replace(option, parameters=parameters)
+            changed.append(layer.name)
+    layers = affordable([layer for layer in canonical.layers if layer.name in changed])
+    seen = fitted(batches) if asked.enabled else study.calibration
+    moments = observe_moments(canonical.model, layers, seen) if layers else {}
+    full, means = _known(layers, moments)
+    return replace(study, canonical=canonical, moments=full, means=means), replace(plan, options=options), narrowed
+
+
+def _known(
+    layers: Sequence[Layer], moments: Mapping[str, Moment]
+) -> tuple[dict[str, npt.NDArray[np.float64]], dict[str, npt.NDArray[np.float64]]]:
+    """The second moment of the input of each layer that has one, and the mean of those that it is about."""
+    known = {layer.name: moments[layer.name] for layer in layers if layer.name in moments}
+    takes_up = {layer.name for layer in layers if own_bias(layer) is not None}
+    means = {name: found.mean for name, found in known.items() if name in takes_up}
+    return {name: found.centred() if name in means else found.about_zero() for name, found in known.items()}, means
 
 
 @dataclass(frozen=True)
@@ -382,15 +374,3 @@ def _without_moment(layer: Layer, recipe: Recipe, moments: Mapping[str, Moment])
     if not recipe.needs_moments or layer.name in moments:
         return None
     return f"its second moment of {layer.geometry.columns} columns squared is beyond the memory for all of them"
-
-
-def _as_written(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> Totals:
-    """What `model` would hold in a file, where equal constants are one."""
-    finished = model.copy()
-    apply_steps(finished, FINISHING)
-    return totals(finished, shapes)
-
-
-def totals(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> Totals:
-    """What `model` holds; `shapes` are those of the tensors that `mac_tensors` names."""
-    return Totals(count_parameters(model), model.to_proto().ByteSize(), count_macs(model, shapes))

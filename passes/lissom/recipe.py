@@ -7,9 +7,6 @@ how small or fast the result must be and how much it may lose.
 
 from __future__ import annotations
 
-import tomllib
-from importlib import resources
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from lissom_runtime.errors import UsageError
@@ -19,8 +16,13 @@ from lissom.clustered.tiles.factors import OrderName
 from lissom.lowrank.energies import MOMENT_METRICS
 from lissom.lowrank.errors import Metric
 from lissom.lowrank.foldings import Side
+from lissom.nodes.scores import Method
+from lissom.presets import names_in, read_toml
 from lissom.sparse.blocks import few_of
 from lissom.sparse.importance import Importance
+
+PRESETS = "recipes"
+"""Where the recipes are that ship with lissom."""
 
 Objective = Literal["alds", "minimax", "total", "constant"]
 """How one option per site is chosen: the published iteration, the least largest error, the least summed error, or the
@@ -162,6 +164,23 @@ class Sparse(_Strict):
         return self
 
 
+class Nodes(_Strict):
+    """Offers narrower layers: whole channels are removed (Yu et al., ISCA 2017).
+
+    Attributes:
+        enabled: whether they are offered.
+        method: what decides which channels go: "second-order" (those whose loss the others make good best), "l1" or
+            "l2" (norms of what gives them) or "wanda" (of what reads them, by the size of its inputs).
+        metric: what the error of a group is.
+        multiple: channels are kept in multiples of this; "target" asks the processor's channel block.
+    """
+
+    enabled: bool = False
+    method: Method = "second-order"
+    metric: Literal["whitened"] = "whitened"
+    multiple: Annotated[int, Field(ge=1)] | Literal["target"] = "target"
+
+
 class Allocate(_Strict):
     """Chooses one option per site.
 
@@ -207,8 +226,10 @@ class Recipe(_Strict):
         tiles: the tiles.
         monochromatic: the monochromatic stems.
         sparse: the block-sparse weights.
+        nodes: the narrower layers.
         allocate: the choice.
         refit: what is done after it.
+        by_target: whether a layer has only the kind that the target favours for it: zeros in blocks or whole channels.
     """
 
     name: str
@@ -219,8 +240,10 @@ class Recipe(_Strict):
     tiles: Tiles = Tiles()
     monochromatic: Monochromatic = Monochromatic()
     sparse: Sparse = Sparse()
+    nodes: Nodes = Nodes()
     allocate: Allocate = Allocate()
     refit: Refit = Refit()
+    by_target: bool = False
 
     @property
     def metric(self) -> Metric:
@@ -228,17 +251,22 @@ class Recipe(_Strict):
         return next(iter(self._metrics.values()))
 
     @property
-    def _metrics(self) -> dict[str, Metric]:
-        """What the errors of each kind that is offered measure, by the name of its table."""
-        kinds: dict[str, LowRank | Tucker | Cp | Tiles | Monochromatic | Sparse] = {
+    def _kinds(self) -> dict[str, LowRank | Tucker | Cp | Tiles | Monochromatic | Sparse | Nodes]:
+        """The tables of kinds, by name."""
+        return {
             "low_rank": self.low_rank,
             "tucker": self.tucker,
             "cp": self.cp,
             "tiles": self.tiles,
             "monochromatic": self.monochromatic,
             "sparse": self.sparse,
+            "nodes": self.nodes,
         }
-        return {name: kind.metric for name, kind in kinds.items() if kind.enabled}
+
+    @property
+    def _metrics(self) -> dict[str, Metric]:
+        """What the errors of each kind that is offered measure, by the name of its table."""
+        return {name: kind.metric for name, kind in self._kinds.items() if kind.enabled}
 
     @property
     def needs_moments(self) -> bool:
@@ -248,7 +276,7 @@ class Recipe(_Strict):
     @model_validator(mode="after")
     def _kinds_share_a_metric(self) -> Recipe:
         if not self._metrics:
-            raise ValueError("expected low_rank, tucker, cp, tiles, monochromatic or sparse to be enabled, but none is")
+            raise ValueError(f"expected one of {', '.join(self._kinds)} to be enabled, but none is")
         if len(set(self._metrics.values())) > 1:
             found = " and ".join(f'{name} "{metric}"' for name, metric in self._metrics.items())
             raise ValueError(f"expected one metric for all kinds, but found {found}")
@@ -259,6 +287,26 @@ class Recipe(_Strict):
         allocate = self.allocate
         if allocate.objective == "total" and allocate.error != "outputs" and self.metric != "energy":
             raise ValueError('objective "total" expects error "outputs" or metric "energy": other errors do not add up')
+        return self
+
+    @model_validator(mode="after")
+    def _channels_go_with_sums_and_zeros(self) -> Recipe:
+        if not self.nodes.enabled:
+            return self
+        if (self.allocate.objective, self.allocate.error) != ("total", "outputs"):
+            raise ValueError(
+                'nodes expect objective "total" and error "outputs", but got '
+                f'"{self.allocate.objective}" and "{self.allocate.error}"'
+            )
+        others = self._metrics.keys() - {"nodes", "sparse"}
+        if others:
+            raise ValueError(f"nodes expect no other kind beside them than sparse, but {sorted(others)[0]} is enabled")
+        return self
+
+    @model_validator(mode="after")
+    def _a_target_decides_between_two(self) -> Recipe:
+        if self.by_target and not (self.sparse.enabled and self.nodes.enabled):
+            raise ValueError("by_target expects both sparse and nodes to be enabled: it decides between them")
         return self
 
     @model_validator(mode="after")
@@ -307,8 +355,7 @@ class Bounds(_Strict):
 
 def preset_names() -> list[str]:
     """Names of the presets that ship with lissom."""
-    folder = resources.files("lissom") / "recipes"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return names_in(PRESETS)
 
 
 def read_recipe(name_or_path: str) -> Recipe:
@@ -317,19 +364,8 @@ def read_recipe(name_or_path: str) -> Recipe:
     Raises:
         UsageError: there is no such recipe, or it is malformed.
     """
-    if name_or_path in preset_names():
-        text = (resources.files("lissom") / "recipes" / f"{name_or_path}.toml").read_text(encoding="utf-8")
-    else:
-        try:
-            text = Path(name_or_path).read_text(encoding="utf-8")
-        except OSError as error:
-            raise UsageError(
-                f"expected one of the recipes {preset_names()} or a TOML file, but got {name_or_path!r}"
-            ) from error
     try:
-        return Recipe.model_validate({"name": Path(name_or_path).stem, **tomllib.loads(text)})
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"expected a recipe in TOML, but {name_or_path!r} is not: {error}") from error
+        return Recipe.model_validate(read_toml(name_or_path, PRESETS, "recipe"))
     except ValidationError as error:
         raise UsageError(f"expected a valid recipe, but in {name_or_path!r} {first_problem(error)}") from error
 

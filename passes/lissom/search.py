@@ -181,16 +181,11 @@ class Search:
 
     def _dense(self, budget: Budget) -> float:
         """What the sites have of a resource before anything is changed."""
-        return sum(menu.dense.cost.get(budget.resource) for menu in self.study.menus)
+        return self.study.cost(budget.resource)
 
     def _least(self, budget: Budget) -> float:
         """The smallest share of a resource that any choice of options reaches."""
-        name = budget.resource
-        sites = sum(
-            min([menu.dense.cost.get(name), *(float(ladder.cost(name).min()) for ladder in menu.ladders)])
-            for menu in self.study.menus
-        )
-        return (self.outside(budget) + sites) / budget.original
+        return (self.outside(budget) + self.study.least(budget.resource)) / budget.original
 
     def _missed(self, budget: Budget, most: float, kept: float) -> str:
         return (

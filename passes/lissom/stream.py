@@ -8,7 +8,7 @@ order, every node runs once, however many stops there are; a weight may be chang
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from lissom_runtime.session import open_session, run_session
 from lissom.graph.extract import part, reads
 
 Array = npt.NDArray[Any]
+Batch = TypeVar("Batch", bound=Mapping[str, Array])
 
 
 class Stream:
@@ -102,3 +103,9 @@ def affordable_batches(
         probe.advance(wanted, set().union(*stops[number + 1 :]))
         peak = max(peak, probe.kept_bytes())
     return max(1, min(most, limit // max(peak, 1)))
+
+
+def spread(batches: Sequence[Batch], most: int) -> list[Batch]:
+    """At most `most` of some batches, evenly spaced."""
+    most = min(most, len(batches))
+    return [batches[number * len(batches) // most] for number in range(most)]

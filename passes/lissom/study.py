@@ -5,30 +5,37 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lissom import pipeline
+from lissom.canonical import canonicalise
+from lissom.favour import only_favoured
 from lissom.job import Job
 from lissom.kinds import KINDS
+from lissom.nodes.survey import survey
 from lissom.observe import Moment, affordable, observe_moments
 from lissom.pipeline import Study
 from lissom.price.cache import Cache
 from lissom.price.distortion import DistortionTable
 from lissom.price.latency import LatencyTable
 from lissom.recipe import Recipe
-from lissom.recover.refit import held_out
+from lissom.recover.refit import fitted
 
 
 def propose(job: Job, recipe: Recipe) -> Study:
     """The menus of all sites, without prices."""
-    canonical = pipeline.canonicalise(job.model, job.feeds)
+    canonical = canonicalise(job.model, job.feeds)
     canonical = replace(canonical, original=replace(canonical.original, bytes=len(job.original)))
+    groups = survey(canonical, job.include, job.exclude) if recipe.nodes.enabled else None
     moments: dict[str, Moment] = {}
     if recipe.needs_moments:
         batches = list(job.samples())
-        judges = held_out(len(batches)) if recipe.refit.enabled else []  # options that saw them would look better there
-        seen = [batch for number, batch in enumerate(batches) if number not in judges]
-        moments = observe_moments(canonical.model, affordable(canonical.layers), seen, job.seed)
-    return pipeline.propose_menus(
-        canonical, recipe, job.machine.block(), moments, job.include, job.exclude, job.workers, job.progress
+        seen = fitted(batches) if recipe.refit.enabled else batches  # the others judge the refit, against the options
+        layers = list(canonical.layers)
+        if groups is not None:
+            layers += [layer for layer in groups.layers if layer.name not in {known.name for known in layers}]
+        moments = observe_moments(canonical.model, affordable(layers), seen, job.seed)
+    study = pipeline.propose_menus(
+        canonical, recipe, job.block, moments, job.include, job.exclude, job.workers, job.progress, groups
     )
+    return study if job.target is None or not recipe.by_target else only_favoured(study, job.target)
 
 
 def price(job: Job, study: Study, timed: bool) -> Study:
@@ -43,11 +50,11 @@ def price(job: Job, study: Study, timed: bool) -> Study:
     if timed:
         identity = {key: value for key, value in job.machine.to_json().items() if key != "isa"}
         emit = {name: kind.emit_random for name, kind in KINDS.items()}
-        table = LatencyTable(job.provider, identity, job.machine.block(), emit, Cache(job.cache))
+        table = LatencyTable(job.provider, identity, job.block, emit, Cache(job.cache))
         study = pipeline.price_latency(study, table, job.progress)
     by_outputs = recipe.allocate.error == "outputs"
     batches = list(job.samples()) if recipe.refit.enabled or by_outputs else []
-    if recipe.refit.enabled:
+    if recipe.refit.enabled or recipe.nodes.enabled:
         study = replace(study, calibration=batches)
     if by_outputs:
         approximate = {name: kind.approximate for name, kind in KINDS.items()}

@@ -29,6 +29,7 @@ from lissom.report.build import accuracy_entries, environment
 from lissom.report.schema import AccuracyEntry, Report
 from lissom.report.sweep import RowEntry, StudyEntry, Sweep
 from lissom.scoring import Scorer
+from lissom.target.schema import Target
 from lissom.workbench import Result, Workbench
 
 
@@ -61,6 +62,7 @@ def sweep(
     metric: str | None = None,
     include: str | None = None,
     exclude: str | None = None,
+    target: str | Path | Target | None = None,
     convert_opset: int | None = None,
     seed: int = 0,
     overwrite: bool = False,
@@ -86,6 +88,8 @@ def sweep(
         metric: "top1", "top5", "agreement", "output" or "MODULE:FUNCTION".
         include: regular expression; only layers whose name it finds are changed.
         exclude: regular expression; layers whose name it finds are not.
+        target: the processor: a preset's name, a file that `lissom target` wrote, or a target. Options that it cannot
+            use are not offered; a recipe may let it decide between kinds.
         convert_opset: opset to convert the model up to first.
         seed: of random inputs, samples and starts.
         overwrite: replace files that exist.
@@ -109,13 +113,13 @@ def sweep(
     _require_distinct("bound", [words_of(asked) for asked in wanted])
     source = None if isinstance(model, onnx.ModelProto) else Path(model)
     stem = "model" if source is None else source.stem
-    targets = {
+    paths = {
         (recipe.name, words_of(asked)): None if output is None else Path(output) / _file_name(stem, recipe, asked)
         for recipe in chosen
         for asked in wanted
     }
     if output is not None:
-        _require_folder(Path(output), [target for target in targets.values() if target], overwrite, source)
+        _require_folder(Path(output), [path for path in paths.values() if path], overwrite, source)
     for recipe in chosen:
         for asked in wanted:
             require_fit(recipe, asked)
@@ -128,6 +132,7 @@ def sweep(
         metric=metric,
         include=include,
         exclude=exclude,
+        target=target,
         convert_opset=convert_opset,
         seed=seed,
         cache=cache,
@@ -152,8 +157,8 @@ def sweep(
                 bench.prepare(asked)
             studies.append(StudyEntry(recipe=recipe.name, seconds=time.perf_counter() - began))
             for asked in wanted:
-                target = targets[recipe.name, words_of(asked)]
-                row, found = _row(bench, recipe, asked, tested, target, overwrite, keep_anyway)
+                path = paths[recipe.name, words_of(asked)]
+                row, found = _row(bench, recipe, asked, tested, path, overwrite, keep_anyway)
                 rows.append(row)
                 models.append(found)
     return _swept(job, studies, _with_front(rows), models)
@@ -180,15 +185,15 @@ def _require_distinct(what: str, words: Sequence[str]) -> None:
         raise UsageError(f"expected each {what} once, but got {twice[0]!r} {words.count(twice[0])} times")
 
 
-def _require_folder(folder: Path, targets: Sequence[Path], overwrite: bool, source: Path | None) -> None:
+def _require_folder(folder: Path, paths: Sequence[Path], overwrite: bool, source: Path | None) -> None:
     """Refuses outputs that cannot be written, or that would replace a file, before any work is done."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"expected a folder for the results, but {folder} is a file")
     if not folder.exists():
         require_writable(folder, overwrite)
         return
-    for target in targets:
-        require_writable(target, overwrite, source)
+    for path in paths:
+        require_writable(path, overwrite, source)
 
 
 def _row(
@@ -196,7 +201,7 @@ def _row(
     recipe: Recipe,
     bounds: Bounds,
     tested: Scorer | None,
-    target: Path | None,
+    path: Path | None,
     overwrite: bool,
     keep_anyway: bool,
 ) -> tuple[RowEntry, onnx.ModelProto | None]:
@@ -212,9 +217,9 @@ def _row(
     found = None if result is None else result.model
     if found is not None:
         test = [] if tested is None else accuracy_entries(tested, found.SerializeToString())
-        if target is not None and (keep_anyway or not reason):
-            bench.write(found, target, overwrite)
-            written = str(target)
+        if path is not None and (keep_anyway or not reason):
+            bench.write(found, path, overwrite)
+            written = str(path)
     row = RowEntry(
         recipe=recipe.name,
         bound=words_of(bounds),

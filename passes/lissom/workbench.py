@@ -8,7 +8,7 @@ the same whatever was asked before; only a measured latency is the one taken fir
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,8 +21,9 @@ from lissom_runtime.latency import PairedLatency, compare, measure
 from lissom_runtime.session import open_session, run_session
 
 from lissom import pipeline, study
+from lissom.favour import for_target
 from lissom.graph.save import save
-from lissom.job import Job
+from lissom.job import RESOURCE_OF, Job, limited
 from lissom.lowering.price import native
 from lissom.options import Plan, Refusal, Resource
 from lissom.pipeline import Candidate, Study
@@ -34,13 +35,6 @@ from lissom.search import Budget, Found, Search
 
 KEPT_BYTES = 2**30
 """Candidates that are kept until they are asked for again; beyond this the oldest are built anew when they are."""
-
-_RESOURCES: Mapping[str, Resource] = {
-    "keep_params": "params",
-    "keep_macs": "macs",
-    "max_bytes": "bytes",
-    "latency_ratio": "latency_us",
-}
 
 _Value = TypeVar("_Value")
 
@@ -73,7 +67,7 @@ class Workbench:
 
     def __init__(self, job: Job, recipe: Recipe, scorer: Scorer | None) -> None:
         self._job = replace(job, provider=native(job.provider) or job.provider) if recipe.sparse.enabled else job
-        self._recipe = recipe
+        self._recipe = recipe if job.target is None else for_target(recipe, job.target)
         self._scorer = scorer
         self._studies: dict[bool, Study] = {}
         self._built: OrderedDict[Hashable, tuple[Candidate, Sequence[Refusal]]] = OrderedDict()
@@ -83,7 +77,7 @@ class Workbench:
 
     def prepare(self, bounds: Bounds) -> Study:
         """The study that `bounds` are answered from, made when it is first asked for."""
-        timed = "latency_us" in self._resources(bounds)
+        timed = "latency_us" in limited(self._recipe, bounds)
         if timed not in self._studies:
             priced = study.price(self._job, self._proposed, timed)
             self._studies[timed] = pipeline.fit_latency(priced, self._original_us) if timed else priced
@@ -144,15 +138,11 @@ class Workbench:
         """Latency of the original, microseconds."""
         return measure(open_session(self._job.original, self._job.provider), self._job.feeds).median
 
-    def _resources(self, bounds: Bounds) -> list[Resource]:
-        """The resources that are limited, or the one that is cut to reach the goal."""
-        return [_RESOURCES[name] for name in bounds.budgets] or [self._recipe.allocate.budget]
-
     def _search(self, bounds: Bounds) -> Search:
         """The search, with what the original has of the limited resources."""
         priced = self.prepare(bounds)
         budgets = []
-        for resource in self._resources(bounds):
+        for resource in limited(self._recipe, bounds):
             if resource == "latency_us":
                 budgets.append(Budget(resource, self._original_us, lambda c: self._latency(c).interval.high))
             else:
@@ -177,6 +167,7 @@ class Workbench:
             "bounds": bounds.model_dump(),
             "provider": job.provider,
             "machine": job.machine,
+            "target": job.target,
             "seed": job.seed,
             "remarks": list(job.model.remarks),
         }
@@ -245,7 +236,7 @@ def _counted(priced: Study, resource: Resource) -> Budget:
 def _share(bounds: Bounds, budget: Budget) -> float | None:
     """The bound on a resource as a share of the original, or None when only a goal was given."""
     for name, value in bounds.budgets.items():
-        if _RESOURCES[name] == budget.resource:
+        if RESOURCE_OF[name] == budget.resource:
             return min(1.0, value / budget.original) if name == "max_bytes" else value
     return None
 

@@ -36,6 +36,7 @@ import onnx
 import onnx.backend.test.case.node
 import onnx.version_converter
 from lissom import pipeline
+from lissom.canonical import CANONICAL, FINISHING, READING, Canonical, canonicalise
 from lissom.graph.load import LEAST_OPSET, from_proto
 from lissom.graph.model import LEAST_IR, Model
 from lissom.graph.save import save
@@ -60,7 +61,7 @@ STATUSES = ("equal", "declined", "ort cannot", "ort differs", "failed")
 
 LOW_RANK = "low rank"
 
-STEPS = (*(step.name for step in (*pipeline.READING, *pipeline.CANONICAL, *pipeline.FINISHING)), LOW_RANK)
+STEPS = (*(step.name for step in (*READING, *CANONICAL, *FINISHING)), LOW_RANK)
 
 REASONS = (
     r"expected tensors as inputs and outputs, but .* is of (sequence|optional)_type",
@@ -246,10 +247,10 @@ def _compile(case: Case, changed: Counter[str]) -> list[Model]:
     feeds = case.data[0][0] if case.data else {}
     model = from_proto(case.model, LEAST_OPSET if case.is_old else None)
     names = {value.name for value in model.inputs}
-    canonical = pipeline.canonicalise(model, {name: value for name, value in feeds.items() if name in names})
+    canonical = canonicalise(model, {name: value for name, value in feeds.items() if name in names})
     changed.update({step: len(outcome.changes) for step, outcome in canonical.outcomes.items()})
     finished = canonical.model.copy()
-    for step, outcome in apply_steps(finished, pipeline.FINISHING).items():
+    for step, outcome in apply_steps(finished, FINISHING).items():
         changed[step] += len(outcome.changes)
     results = [] if case.is_network else [finished]  # pipeline.apply proves a network equal to its canonical form
     study = pipeline.Study(canonical, read_recipe("minimax"), [], [], {})
@@ -259,7 +260,7 @@ def _compile(case: Case, changed: Counter[str]) -> list[Model]:
     return results
 
 
-def _lossless_options(case: Case, canonical: pipeline.Canonical) -> list[dict[str, Option]]:
+def _lossless_options(case: Case, canonical: Canonical) -> list[dict[str, Option]]:
     """Plans with full-rank pairs: the n-th has the n-th scheme of every layer, or one has different ones."""
     plans: dict[int, dict[str, Option]] = {}
     for number, layer in enumerate(canonical.layers):

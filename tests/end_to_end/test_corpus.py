@@ -33,8 +33,11 @@ EQUAL = {"simple": 16, "pytorch-converted": 75, "pytorch-operator": 33}
 FACTORISED = {"simple": 0, "pytorch-converted": 18, "pytorch-operator": 1}
 """Least number of models of a family that get low-rank pairs."""
 
+SHARDS = [pytest.param(n, marks=pytest.mark.xdist_group(f"node models {n}")) for n in range(NODE_SHARDS)]
+"""The tests of one shard run in one process: they share the models, which take a while to make."""
+
 NODE_EQUAL = (190, 185, 125, 170, 90, 165, 105, 350)
-"""The same by shard of the node models."""
+"""Least number of node models whose outputs stay equal, by shard."""
 
 FROZEN_EQUAL = (33, 40, 31, 25, 21, 18, 17, 47)
 """The same for their twins with constants."""
@@ -74,12 +77,12 @@ def test_shipped_models_stay_equal_or_are_declined(family: str, tmp_path: Path) 
     assert changed(verdicts, LOW_RANK) >= FACTORISED[family]
 
 
-@pytest.mark.parametrize("shard", range(NODE_SHARDS))
+@pytest.mark.parametrize("shard", SHARDS)
 def test_node_models_stay_equal_or_are_declined(shard: int, tmp_path: Path) -> None:
     assert equal(judged(node_cases(shard), tmp_path)) >= NODE_EQUAL[shard]
 
 
-@pytest.mark.parametrize("shard", range(NODE_SHARDS))
+@pytest.mark.parametrize("shard", SHARDS)
 def test_node_models_with_constants_are_changed_and_stay_equal(shard: int, tmp_path: Path) -> None:
     verdicts = judged(frozen(node_cases(shard)), tmp_path)
     assert equal(verdicts) >= FROZEN_EQUAL[shard]

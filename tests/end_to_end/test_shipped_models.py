@@ -7,9 +7,9 @@ from functools import cache
 import lissom_models
 import numpy as np
 import pytest
-from lissom import pipeline
 from lissom.allocate.alds import alds
 from lissom.allocate.minimax import minimax
+from lissom.canonical import canonicalise
 from lissom.data import input_specs, random_feeds
 from lissom.graph.layers import Layer
 from lissom.graph.load import load
@@ -21,6 +21,9 @@ from lissom.options import Menu
 
 pytestmark = pytest.mark.ort
 
+NAMES = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in lissom_models.NAMES]
+"""The tests of one network run in one process: they share its menus."""
+
 DATA_FREE = tuple(metric for metric in NORMS if metric != "whitened")
 
 
@@ -28,7 +31,7 @@ DATA_FREE = tuple(metric for metric in NORMS if metric != "whitened")
 def layers(name: str) -> tuple[Layer, ...]:
     loaded = load(lissom_models.path(name))
     feeds = random_feeds(input_specs(loaded.inputs), {"image": (1, 1, 28, 28)})
-    return tuple(pipeline.canonicalise(loaded, feeds).layers)
+    return tuple(canonicalise(loaded, feeds).layers)
 
 
 @cache
@@ -51,7 +54,7 @@ def error_of(offered: Menu, scheme: Scheme, rank: int) -> float:
 
 
 @pytest.mark.parametrize("keep", [0.3, 0.5, 0.7])
-@pytest.mark.parametrize("name", lissom_models.NAMES)
+@pytest.mark.parametrize("name", NAMES)
 def test_minimax_is_never_above_alds_at_the_size_that_alds_realised(name: str, keep: float) -> None:
     published = menus(name, "code")
     dense = sum(offered.dense.cost.params for offered in published)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from lissom.cli import main
 from lissom.recipe import make_bounds
 from lissom.report.sweep import Sweep, json_schema
 from lissom.sweeping import words_of
-from lissom_runtime.latency import PairedLatency, Samples, Schedule, compare
+from lissom_runtime.latency import PairedLatency, Samples
 
 pytestmark = pytest.mark.ort
 
@@ -38,12 +37,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
             np.savez(path, image=arrays["image"][part], labels=arrays["labels"][part])
             paths[name] = str(path)
     return paths
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Latencies are taken, but of as few samples as may be: no test here looks at them."""
-    monkeypatch.setattr(workbench, "compare", partial(compare, schedule=Schedule(max_pairs=40)))
 
 
 def command(data: dict[str, str], *words: str, code: int = 0) -> None:

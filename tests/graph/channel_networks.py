@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 from graph.onnx_text import Arrays
-from lissom import pipeline
+from lissom.canonical import CANONICAL, READING
 from lissom.graph.channels.coupling import Coupling, couple, tensors_with_shapes
 from lissom.graph.load import from_proto
 from lissom.graph.model import Model
@@ -190,7 +190,7 @@ class Net:
 def analysed(proto: onnx.ModelProto, feeds: Arrays, canonical: bool = True) -> tuple[Model, Coupling]:
     """A model after lissom's lossless steps (or only with names) and its coupling."""
     model = from_proto(proto)
-    apply_steps(model, pipeline.READING)
+    apply_steps(model, READING)
     if canonical:
-        apply_steps(model, pipeline.CANONICAL)
+        apply_steps(model, CANONICAL)
     return model, couple(model, observe_shapes(model, tensors_with_shapes(model), feeds))

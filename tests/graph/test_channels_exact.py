@@ -69,7 +69,7 @@ DESIGNS = st.builds(
 
 @pytest.mark.ort
 @given(design=DESIGNS, seed=st.integers(0, 99), canonical=st.booleans())
-@settings(max_examples=150)
+@settings(max_examples=80)
 def test_channels_that_are_zero_can_be_removed_and_nothing_changes(design: Design, seed: int, canonical: bool) -> None:
     proto, net = design.net()
     model, coupling = analysed(proto, net.feeds(), canonical)
@@ -84,7 +84,7 @@ def test_channels_that_are_zero_can_be_removed_and_nothing_changes(design: Desig
 
 @pytest.mark.ort
 @given(design=DESIGNS, seed=st.integers(0, 99))
-@settings(max_examples=100)
+@settings(max_examples=50)
 def test_removing_any_channels_is_the_same_as_reading_none_of_them(design: Design, seed: int) -> None:
     proto, net = design.net()
     model, coupling = analysed(proto, net.feeds())

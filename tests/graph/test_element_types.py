@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from graph.onnx_text import model, run
+from lissom.canonical import canonicalise
 from lissom.graph.constants import fold_constants, lift_constants
 from lissom.graph.count import count_parameters
 from lissom.graph.layers import weight_obstacle
 from lissom.graph.model import constant
 from lissom.graph.naming import name_nodes
 from lissom.graph.sharing import share_constants
-from lissom.pipeline import canonicalise
 
 INT4_TEXT = "net (float[2, 3] x) => (float[2, 2] y) { w = DequantizeLinear(q, scale) y = MatMul(x, w) }"
 INT4 = {"q": np.array([[1, -3], [5, 7], [-8, 2]], ml_dtypes.int4), "scale": np.array(0.5, np.float32)}

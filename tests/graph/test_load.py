@@ -147,3 +147,64 @@ def test_model_local_functions_are_inlined() -> None:
     assert [node.op for node in loaded.graph.nodes] == ["Add"]
     feeds = {"x": floats(0, 2, 3)}
     np.testing.assert_array_equal(run(loaded, feeds)[0], run(proto, feeds)[0])
+
+
+FUNCTION = """
+<ir_version: 8, opset_import: ["" : 17, "own" : 1]>
+net (float[2, 3, 4] x) => (float[2, 3, 4] y) {{ y = own.f(x) }}
+<opset_import: [{imports}], domain: "own">
+f (a) => (b) {{ {body} }}
+"""
+
+
+def with_function(body: str, imports: str = '"" : 17') -> onnx.ModelProto:
+    return onnx.parser.parse_model(FUNCTION.format(body=body, imports=imports))
+
+
+@pytest.mark.parametrize("convert_opset", [None, 18])
+def test_a_function_that_calls_itself_is_refused_by_name(convert_opset: int | None) -> None:
+    proto = with_function("b = own.f(a)", '"" : 17, "own" : 1')
+    with pytest.raises(LoadError, match=r"^expected .* own::f -> own::f"):
+        from_proto(proto, convert_opset)
+
+
+@pytest.mark.ort
+@pytest.mark.parametrize(
+    ("body", "opset", "convert_opset"),
+    [
+        ("b = Relu(a)", 16, None),
+        ("b = Relu(a)", 18, None),
+        ("b = Relu(a)", 16, 18),
+        ("b = Softmax <axis = 1> (a)", 11, 18),  # over all axes from the first on
+        ("b = Softmax <axis = 1> (a)", 17, 18),  # over one
+    ],
+)
+def test_a_function_of_another_opset_keeps_its_meaning(body: str, opset: int, convert_opset: int | None) -> None:
+    values = floats(3, 2, 3, 4)
+    # ONNX Runtime takes the body for one of the model's opset, so the body is run as a model.
+    expected = run(parse(f"net (float[2, 3, 4] a) => (float[2, 3, 4] b) {{ {body} }}", opset), {"a": values})[0]
+    loaded = from_proto(with_function(body, f'"" : {opset}'), convert_opset)
+    assert not loaded.to_proto().functions and all(node.domain != "own" for node in loaded.graph.nodes)
+    np.testing.assert_allclose(run(loaded, {"x": values})[0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("body", "imports", "convert_opset", "sentence"),
+    [
+        ("b = Softmax <axis = 1> (a)", '"" : 11', None, "imports version 11 whereas model imports version 17"),
+        (
+            "b = Mish(a)",
+            '"" : 22',
+            18,
+            r"ai.onnx 17, own 1, other 1, but own.f imports ai.onnx 22, and the inliner says",
+        ),
+        ("b = other.Gelu(a)", '"" : 17, "other" : 2', None, r"other 1, but own.f imports ai.onnx 17, other 2$"),
+    ],
+)
+def test_a_function_of_another_opset_that_does_not_convert_is_refused(
+    body: str, imports: str, convert_opset: int | None, sentence: str
+) -> None:
+    proto = with_function(body, imports)
+    proto.opset_import.add(domain="other", version=1)
+    with pytest.raises(LoadError, match=sentence):
+        from_proto(proto, convert_opset)

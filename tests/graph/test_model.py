@@ -70,13 +70,41 @@ def test_an_ir_version_too_old_for_initializers_is_raised_and_remarked() -> None
     assert "IR version raised from 3 to 4" in loaded.remarks[0]
 
 
+@pytest.mark.parametrize("ir", [8, 10])
 @pytest.mark.parametrize("earlier", ["first", ["first", "second"]])
-def test_a_fused_node_lists_all_that_it_comes_from_by_name(earlier: str | list[str]) -> None:
-    loaded = model("net (float[4] x) => (float[4] y) { a = Neg(x) y = Relu(a) }", ir=10)
+def test_a_fused_node_lists_all_that_it_comes_from_by_name(earlier: str | list[str], ir: int) -> None:
+    loaded = model("net (float[4] x) => (float[4] y) { a = Neg(x) y = Relu(a) }", ir=ir)
     first, follower = loaded.graph.nodes
+    first.name, follower.name = "own", "behind"
     loaded.set_provenance(first, {"kind": "low-rank", "from": earlier})
-    follower.name = "behind"
     loaded.fuse(first, follower)
-    (node,) = loaded.to_proto().graph.node[:1]
-    (entry,) = [prop.value for prop in node.metadata_props if prop.key == PROVENANCE_KEY]
-    assert json.loads(entry)["from"] == [*(["first"] if earlier == "first" else earlier), "behind"]
+    proto = loaded.to_proto()
+    (entry,) = [
+        p.value for p in (*proto.metadata_props, *proto.graph.node[0].metadata_props) if p.key == PROVENANCE_KEY
+    ]
+    told = json.loads(entry) if ir >= 10 else json.loads(entry)["own"]
+    assert told["from"] == [*(["first"] if earlier == "first" else earlier), "behind"]
+
+
+@pytest.mark.parametrize("others", [[], ["second"]])
+def test_below_ir_10_the_provenance_of_a_node_that_is_gone_is_not_written(others: list[str]) -> None:
+    loaded = model(TEXT, ir=9)
+    for node, name in zip(loaded.graph.nodes, ["first", "second"], strict=True):
+        node.name = name
+    for node in loaded.graph.nodes:
+        if node.name in ("first", *others):
+            loaded.set_provenance(node, {"kind": "test"})
+    loaded.graph.nodes[0].name = "another"
+    props = {prop.key: json.loads(prop.value) for prop in loaded.to_proto().metadata_props}
+    assert props == ({PROVENANCE_KEY: {"second": {"kind": "test"}}} if others else {})
+
+
+@pytest.mark.parametrize("text", ["no JSON", "[1]", "[" * 100_000, '{"own": 1}', '{"own": {"from": 3}}'])
+def test_provenance_that_others_wrote_in_another_form_does_no_harm(text: str) -> None:
+    proto = parse("net (float[4] x) => (float[4] y) { a = Neg(x) y = Relu(a) }")
+    proto.graph.node[0].name, proto.graph.node[1].name = "own", "behind"
+    proto.metadata_props.add(key=PROVENANCE_KEY, value=text)
+    loaded = from_proto(proto)
+    loaded.fuse(*loaded.graph.nodes)
+    (prop,) = loaded.to_proto().metadata_props
+    assert json.loads(prop.value)["own"]["from"][-1] == "behind"

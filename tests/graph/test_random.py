@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from graph.onnx_text import model
+from lissom.canonical import canonicalise
 from lissom.graph.random import random_outputs
-from lissom.pipeline import canonicalise
 from lissom_runtime.errors import UsageError
 
 DRAW = "r = RandomNormal <shape = [2]> ()"

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from graph.onnx_text import floats, run
 from lissom import pipeline
+from lissom.canonical import canonicalise
 from lissom.graph.model import Model
 from lissom.lowrank.propose import KIND
 from lissom.options import Cost, Option, Plan
@@ -38,7 +39,7 @@ def low_rank(site: str, rank: int) -> Option:
 
 def study_of(loaded: Model, calibration: Sequence[Mapping[str, Array]], enabled: bool = True, **asked: Any) -> Study:
     recipe = Recipe(name="test", refit=Refit(enabled=enabled, **asked))
-    return Study(pipeline.canonicalise(loaded, calibration[0]), recipe, (), (), {}, calibration=calibration)
+    return Study(canonicalise(loaded, calibration[0]), recipe, (), (), {}, calibration=calibration)
 
 
 def plan_of(study: Study, ranks: Mapping[str, int]) -> Plan:

@@ -7,11 +7,15 @@ from dataclasses import replace
 import numpy as np
 from graph.onnx_text import floats
 from lissom import pipeline
+from lissom.canonical import canonicalise
 from lissom.graph.model import Model
+from lissom.kinds import KINDS
 from lissom.observe import observe_moments
 from lissom.options import Plan
 from lissom.pipeline import Study
+from lissom.price.chain import chain
 from lissom.recipe import Recipe
+from lissom_runtime.session import open_session
 
 CONV = "net (float[N, {c}, 9, 7] x) => (float[N, {f}, H, W] y) {{ y = Conv <{attributes}> (x, w{b}) }}"
 CONVOLUTIONS = {
@@ -27,7 +31,7 @@ CONVOLUTIONS = {
 def study_of(loaded: Model, shape: tuple[int, ...], recipe: Recipe) -> Study:
     """The menus of a network with one input x of `shape`, of mean 1."""
     feeds = {"x": 1 + floats(9, *shape)}
-    canonical = pipeline.canonicalise(loaded, feeds)
+    canonical = canonicalise(loaded, feeds)
     moments = observe_moments(canonical.model, canonical.layers, [feeds]) if recipe.needs_moments else {}
     return pipeline.propose_menus(canonical, recipe, 16, moments)
 
@@ -36,6 +40,16 @@ def plan_of(study: Study, **parameters: int | float | str) -> Plan:
     """The first option of the first layer with other parameters, whether it is offered or not."""
     option = study.menus[0].ladders[0].option(0)
     return Plan({option.site: replace(option, parameters={**option.parameters, **parameters})}, 0.0)
+
+
+def random_outputs(study: Study, plan: Plan) -> np.ndarray:
+    """What three copies of the first layer give that have the plan's option with random weights."""
+    layer = study.canonical.layers[0]
+    option = plan.options[layer.name]
+    emit = KINDS[option.kind].emit_random
+    content, feeds = chain(layer, 3, lambda model, copy, rng: emit(model, copy, option.parameters, rng))
+    outputs: np.ndarray = open_session(content).run(None, dict(feeds))[0]
+    return outputs
 
 
 def moment_of(columns: int, rows: int | None = None) -> np.ndarray:

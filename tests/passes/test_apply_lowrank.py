@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from graph.onnx_text import floats, model, run
 from lissom import pipeline
+from lissom.canonical import Canonical, canonicalise
 from lissom.graph.model import Model
 from lissom.lowrank import apply as lowrank_apply
 from lissom.lowrank.foldings import SIDES, Scheme, divisors, foldings_of
 from lissom.lowrank.pairs import max_rank, sliced_channels
 from lissom.lowrank.propose import KIND
 from lissom.options import Cost, Option, Plan
-from lissom.pipeline import Canonical, Study
+from lissom.pipeline import Study
 from lissom.recipe import read_recipe
 from lissom_runtime.errors import VerificationError
 
@@ -30,7 +31,7 @@ CONVOLUTIONS = {
 
 
 def study_of(loaded: Model, shape: tuple[int, ...]) -> Study:
-    canonical: Canonical = pipeline.canonicalise(loaded, {"x": floats(9, *shape)})
+    canonical: Canonical = canonicalise(loaded, {"x": floats(9, *shape)})
     return Study(canonical, read_recipe("minimax"), (), (), {})
 
 

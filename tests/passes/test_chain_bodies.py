@@ -29,11 +29,12 @@ OPSETS = (11, 13, 17, onnx.defs.onnx_opset_version())
 PLAIN = ChainSignature("inverted_residual", "bitmap", "clip", "clip")
 
 
-def test_every_name_is_there_once_and_chains_come_last() -> None:
+def test_every_name_is_there_once_and_chains_and_the_mask_come_last() -> None:
     names = operator_names()
-    assert len(set(names)) == len(names) == 256 + 64
+    assert len(set(names)) == len(names) == 256 + 64 + 1
     assert names[:256] == [signature.name for signature in signatures()]
-    assert names[256:] == [signature.name for signature in chain_signatures()]
+    assert names[256:-1] == [signature.name for signature in chain_signatures()]
+    assert names[-1] == "WinnerMask"
 
 
 def test_names_say_shape_columns_inner_add_last_in_this_order() -> None:

@@ -13,13 +13,10 @@ from hypothesis import strategies as st
 from lissom import pipeline
 from lissom.clustered.monochromatic.apply import approximate
 from lissom.clustered.monochromatic.factors import RIDGE, Stem, convolutions, stem
-from lissom.clustered.monochromatic.propose import KIND, ladders
+from lissom.clustered.monochromatic.propose import ladders
 from lissom.graph.geometry import Geometry
-from lissom.kinds import KINDS
-from lissom.price.chain import chain
 from lissom.recipe import Recipe, read_recipe
-from lissom_runtime.session import open_session
-from passes.surgery_cases import CONV, CONVOLUTIONS, moment_of, plan_of, relative_error, study_of
+from passes.surgery_cases import CONV, CONVOLUTIONS, moment_of, plan_of, random_outputs, relative_error, study_of
 
 METRICS = ["frobenius", "whitened"]
 GEOMETRY = Geometry(12, 3, (3, 3), (2, 2), (1, 1), (1, 1, 1, 1), "NOTSET", (8, 8), (4, 4))
@@ -185,10 +182,7 @@ def test_the_stem_computes_what_its_approximate_weight_says(metric: str) -> None
 def test_random_stems_run() -> None:
     text = CONV.format(c=3, f=12, attributes="pads = [1, 1, 1, 1]", b=", b")
     study = study_of(model(text, w=floats(0, 12, 3, 3, 3), b=floats(1, 12)), (1, 3, 9, 7), only_stems())
-    content, feeds = chain(
-        study.canonical.layers[0], 3, lambda m, x, rng: KINDS[KIND].emit_random(m, x, {"colours": 4}, rng)
-    )
-    assert np.isfinite(open_session(content).run(None, dict(feeds))[0]).all()
+    assert np.isfinite(random_outputs(study, plan_of(study, colours=4))).all()
 
 
 def test_the_preset_offers_stems_alone() -> None:

@@ -10,19 +10,17 @@ from graph.onnx_text import floats, model, run
 from hypothesis import given
 from hypothesis import strategies as st
 from lissom import pipeline
+from lissom.canonical import canonicalise
 from lissom.clustered.tiles.apply import approximate
 from lissom.clustered.tiles.factors import SHARE, Order, Tiling, order, residuals, tiles
-from lissom.clustered.tiles.propose import KIND, WIDEST, ladders
+from lissom.clustered.tiles.propose import WIDEST, ladders
 from lissom.graph.geometry import Geometry
-from lissom.kinds import KINDS
 from lissom.lowrank.errors import residual_curve
 from lissom.lowrank.foldings import Scheme
 from lissom.options import Ladder
-from lissom.price.chain import chain
 from lissom.recipe import Recipe, read_recipe
 from lissom_runtime.errors import UsageError
-from lissom_runtime.session import open_session
-from passes.surgery_cases import CONV, CONVOLUTIONS, moment_of, plan_of, relative_error, study_of
+from passes.surgery_cases import CONV, CONVOLUTIONS, moment_of, plan_of, random_outputs, relative_error, study_of
 
 ORDERS = ["consecutive", "clustered"]
 METRICS = ["frobenius", "whitened"]
@@ -213,7 +211,7 @@ def test_kernels_of_other_ranks_and_every_bias_are_replaced_exactly(kernel: tupl
     constants = {"b": floats(1, 8)} if bias == "constant" else {}
     loaded = model(text, w=floats(0, 8, 6, *kernel), **constants)
     feeds = {"x": floats(8, 2, 6, *(5,) * len(kernel))} | ({"p": floats(7, 8)} if bias == "computed" else {})
-    canonical = pipeline.canonicalise(loaded, feeds)
+    canonical = canonicalise(loaded, feeds)
     study = pipeline.propose_menus(canonical, only_tiles(order="clustered", inputs=[2], outputs=[2]), 16, {})
     candidate = pipeline.apply(study, plan_of(study, rank=4))
     assert [node.op for node in candidate.model.graph.nodes if node.op == "Gather"]
@@ -260,11 +258,7 @@ def test_channels_are_gathered_only_where_they_move() -> None:
 def test_random_tiles_run(name: str) -> None:
     text = CONV.format(c=8, f=10, attributes="pads = [1, 1, 1, 1]", b=", b")
     study = study_of(model(text, w=floats(0, 10, 8, 3, 3), b=floats(1, 10)), (1, 8, 9, 7), only_tiles(order=name))
-    parameters = study.menus[0].ladders[0].option(0).parameters
-    content, feeds = chain(
-        study.canonical.layers[0], 3, lambda m, x, rng: KINDS[KIND].emit_random(m, x, parameters, rng)
-    )
-    assert np.isfinite(open_session(content).run(None, dict(feeds))[0]).all()
+    assert np.isfinite(random_outputs(study, plan_of(study))).all()
 
 
 @pytest.mark.parametrize(("preset", "name"), [("tiling", "consecutive"), ("biclustering", "clustered")])

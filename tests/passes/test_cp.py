@@ -13,13 +13,10 @@ from hypothesis import strategies as st
 from lissom import pipeline
 from lissom.cp.apply import approximate
 from lissom.cp.factors import RIDGE, Terms, cp
-from lissom.cp.propose import KIND, STEPS, WORK, convolutions, ladders
+from lissom.cp.propose import STEPS, WORK, convolutions, ladders
 from lissom.graph.geometry import Geometry
-from lissom.kinds import KINDS
-from lissom.price.chain import chain
 from lissom.recipe import Recipe, read_recipe
-from lissom_runtime.session import open_session
-from passes.surgery_cases import CONV, CONVOLUTIONS, moment_of, plan_of, relative_error, study_of
+from passes.surgery_cases import CONV, CONVOLUTIONS, moment_of, plan_of, random_outputs, relative_error, study_of
 
 METRICS = ["frobenius", "whitened"]
 GEOMETRY = Geometry(12, 8, (3, 3), (2, 2), (1, 1), (1, 1, 1, 1), "NOTSET", (8, 8), (4, 4))
@@ -183,10 +180,7 @@ def test_kernels_of_other_ranks_have_their_true_sizes(kernel: tuple[int, ...], m
 def test_random_chains_run() -> None:
     text = CONV.format(c=8, f=10, attributes="pads = [1, 1, 1, 1]", b=", b")
     study = study_of(model(text, w=floats(0, 10, 8, 3, 3), b=floats(1, 10)), (1, 8, 9, 7), only_cp())
-    content, feeds = chain(
-        study.canonical.layers[0], 3, lambda m, x, rng: KINDS[KIND].emit_random(m, x, {"rank": 4}, rng)
-    )
-    assert np.isfinite(open_session(content).run(None, dict(feeds))[0]).all()
+    assert np.isfinite(random_outputs(study, plan_of(study, rank=4))).all()
 
 
 def test_the_preset_offers_chains_alone() -> None:

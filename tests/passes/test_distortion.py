@@ -22,7 +22,8 @@ from lissom.lowrank.propose import KIND, ladders
 from lissom.observe import observe_shapes
 from lissom.options import Menu, Parameters
 from lissom.price.cache import Cache
-from lissom.price.distortion import PROBES, DistortionTable
+from lissom.price.curve import PROBES
+from lissom.price.distortion import DistortionTable
 from lissom.price.outputs import FLOOR, distortion
 from lissom.price.probing import Apart, refine
 from lissom.rewrite import in_copy, own_bias, replace_weight

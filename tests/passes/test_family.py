@@ -13,6 +13,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from lissom import pipeline
 from lissom.allocate.minimax import minimax
+from lissom.canonical import canonicalise
 from lissom.graph.model import Model
 from lissom.lowrank.energies import RULES, sensitivity_curve
 from lissom.lowrank.errors import error_curve
@@ -73,7 +74,7 @@ def calibration() -> list[dict[str, np.ndarray]]:
 @cache
 def study(preset: str) -> Study:
     recipe = read_recipe(preset)
-    canonical = pipeline.canonicalise(network(), {"x": floats(9, 1, 3, 8, 8)})
+    canonical = canonicalise(network(), {"x": floats(9, 1, 3, 8, 8)})
     assert [layer.name for layer in canonical.layers] == list(SHAPES)
     moments = observe_moments(canonical.model, canonical.layers, calibration()) if recipe.needs_moments else {}
     return pipeline.propose_menus(canonical, recipe, 16, moments)
@@ -239,7 +240,7 @@ def test_the_energy_of_a_plan_is_that_of_the_weights_that_it_changes() -> None:
 
 def outputs(name: str) -> np.ndarray:
     """Outputs[rows, channels] of one layer on the calibration data, bias included."""
-    edited = pipeline.canonicalise(network(), {"x": floats(9, 1, 3, 8, 8)}).model.to_proto()
+    edited = canonicalise(network(), {"x": floats(9, 1, 3, 8, 8)}).model.to_proto()
     edited.graph.output[0].name = name
     edited.graph.output[0].ClearField("type")
     batches = [run(edited, feeds)[0] for feeds in calibration()]
@@ -264,7 +265,7 @@ def test_pca_puts_the_mean_of_the_output_into_the_bias() -> None:
     text = "net (float[N, 6, H, W] x) => (float[N, 9, H, W] y) { y = Conv <pads = [1, 1, 1, 1]> (x, w, b) }"
     loaded = model(text, w=floats(0, 9, 6, 3, 3), b=5 * floats(1, 9))
     feeds = {"x": 2 + floats(2, 8, 6, 7, 7)}
-    canonical = pipeline.canonicalise(loaded, feeds)
+    canonical = canonicalise(loaded, feeds)
     moments = observe_moments(canonical.model, canonical.layers, [feeds])
     found = pipeline.propose_menus(canonical, read_recipe("pca"), 16, moments)
     (ladder,) = found.menus[0].ladders

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from graph.onnx_text import floats, model
 from lissom import pipeline
+from lissom.canonical import canonicalise
 from lissom.graph.layers import Layer
 from lissom.kinds import menu as make_menu
 from lissom.lowrank import propose
@@ -37,7 +38,7 @@ TEXT = (
 
 @pytest.fixture(scope="module")
 def layer() -> Layer:
-    canonical = pipeline.canonicalise(model(TEXT, w=floats(0, 32, 16, 3, 3)), {"x": floats(1, 1, 16, 12, 12)})
+    canonical = canonicalise(model(TEXT, w=floats(0, 32, 16, 3, 3)), {"x": floats(1, 1, 16, 12, 12)})
     return canonical.layers[0]
 
 

@@ -7,7 +7,7 @@ import pytest
 from graph.onnx_text import floats, integers, model, run
 from hypothesis import given
 from hypothesis import strategies as st
-from lissom import pipeline
+from lissom.canonical import canonicalise
 from lissom.graph.geometry import Geometry
 from lissom.observe import Moment, affordable, observe_moments, sample_columns
 from lissom_runtime.errors import UsageError
@@ -29,7 +29,7 @@ CONV = "net (float[N, 3, 9, 8] x) => (float[N, 4, H, W] y) {{ y = Conv <{attribu
 def test_weight_times_columns_is_the_convolution(attributes: str) -> None:
     loaded = model(CONV.format(attributes=attributes), w=integers(0, 4, 3, 3, 3))
     feeds = {"x": integers(1, 2, 3, 9, 8)}
-    layer = pipeline.canonicalise(loaded, feeds).layers[0]
+    layer = canonicalise(loaded, feeds).layers[0]
     columns = sample_columns(feeds["x"], layer.geometry, 10**6, np.random.default_rng(0))
     output = run(loaded, feeds)[0]
     np.testing.assert_array_equal(columns @ layer.folded.T, output.transpose(0, 2, 3, 1).reshape(-1, 4))
@@ -39,7 +39,7 @@ def test_weight_times_columns_is_the_convolution(attributes: str) -> None:
 def test_the_moment_is_that_of_all_columns_whatever_the_batches() -> None:
     loaded = model(CONV.format(attributes="pads = [1, 1, 1, 1]"), w=integers(0, 4, 3, 3, 3))
     x = integers(1, 6, 3, 9, 8)
-    canonical = pipeline.canonicalise(loaded, {"x": x[:1]})
+    canonical = canonicalise(loaded, {"x": x[:1]})
     layer = canonical.layers[0]
     columns = sample_columns(x, layer.geometry, 10**6, np.random.default_rng(0)).astype(np.float64)
     for batches in ([x], [x[:1], x[1:4], x[4:]]):
@@ -87,7 +87,7 @@ def test_more_rows_than_the_limit_are_sampled_without_repetition() -> None:
 def test_moments_beyond_the_memory_are_left_out_widest_first() -> None:
     text = "net (float[N, 3] x) => (float[N, 9] y) { t = MatMul(x, a) u = MatMul(t, b) y = MatMul(u, c) }"
     loaded = model(text, a=floats(0, 3, 8), b=floats(1, 8, 5), c=floats(2, 5, 9))
-    layers = pipeline.canonicalise(loaded, {"x": floats(3, 1, 3)}).layers
+    layers = canonicalise(loaded, {"x": floats(3, 1, 3)}).layers
     assert [layer.geometry.columns for layer in affordable(layers, 8 * (9 + 25 + 64))] == [3, 8, 5]
     assert [layer.geometry.columns for layer in affordable(layers, 8 * (9 + 25 + 63))] == [3, 5]
 
@@ -95,6 +95,6 @@ def test_moments_beyond_the_memory_are_left_out_widest_first() -> None:
 @pytest.mark.ort
 def test_activations_that_are_not_finite_are_an_error_that_names_the_layer() -> None:
     loaded = model("net (float[N, 3] x) => (float[N, 2] y) { t = Log(x) y = MatMul(t, w) }", w=floats(0, 3, 2))
-    canonical = pipeline.canonicalise(loaded, {"x": np.ones((1, 3), np.float32)})
+    canonical = canonicalise(loaded, {"x": np.ones((1, 3), np.float32)})
     with pytest.raises(UsageError, match="'MatMul_y' is NaN or infinite"):
         observe_moments(canonical.model, canonical.layers, [{"x": -np.ones((2, 3), np.float32)}])

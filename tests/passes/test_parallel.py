@@ -18,13 +18,13 @@ from distributed import LocalCluster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lissom import parallel, pipeline
+from lissom.canonical import Canonical, canonicalise
 from lissom.cli import main
 from lissom.graph.load import load
 from lissom.kinds import KINDS
 from lissom.observe import Moment, observe_moments
 from lissom.options import Menu
 from lissom.parallel import AHEAD, SERIAL, Workers, map_in_parallel, one_blas_thread, open_workers
-from lissom.pipeline import Canonical
 from lissom.price.cache import Cache
 from lissom.price.distortion import DistortionTable
 from lissom.recipe import LowRank, Recipe
@@ -32,11 +32,16 @@ from lissom_runtime.errors import UsageError
 from passes.parallel_work import blas_threads, refuse_odd, square_late
 from threadpoolctl import threadpool_limits
 
+pytestmark = pytest.mark.xdist_group("cluster")  # all in one process: they share the cluster
+
 ASKED = {
-    "frobenius": (LowRank(foldings=(0, 1, 2, 3), sides=("input", "output"), metric="frobenius"), None),
-    "whitened": (LowRank(foldings=(0, 1), metric="whitened", rank_multiple="target"), "block1"),
+    "frobenius": LowRank(foldings=(0, 1, 2, 3), sides=("input", "output"), metric="frobenius"),
+    "whitened": LowRank(foldings=(0, 1), metric="whitened", rank_multiple="target"),
 }
-"""By metric: the options, and which layers (those of the first blocks are of every width)."""
+"""The options, by metric."""
+
+WIDE, NARROW = "block1", "stage2_block1"
+"""Layers: those of the first blocks, which are of every width, and the three of one of them."""
 
 
 @pytest.fixture(scope="module")
@@ -59,15 +64,14 @@ def resnet20() -> tuple[Canonical, dict[str, Moment]]:
     model = load(lissom_models.path("resnet20"))
     with np.load(lissom_models.calibration("resnet20")) as arrays:
         feeds = {"image": arrays["image"][:32]}
-    canonical = pipeline.canonicalise(model, feeds)
+    canonical = canonicalise(model, feeds)
     return canonical, observe_moments(canonical.model, canonical.layers, [feeds])
 
 
 def menus(metric: str, workers: Workers) -> Sequence[Menu]:
     canonical, moments = resnet20()
-    options, include = ASKED[metric]
-    recipe = Recipe(name="a test", low_rank=options)
-    return pipeline.propose_menus(canonical, recipe, 8, moments, include, workers=workers).menus
+    recipe = Recipe(name="a test", low_rank=ASKED[metric])
+    return pipeline.propose_menus(canonical, recipe, 8, moments, WIDE, workers=workers).menus
 
 
 @cache
@@ -110,12 +114,12 @@ def test_menus_are_the_same_to_the_last_bit_in_processes(processes: Workers) -> 
 
 
 def distortions(workers: Workers, folder: Path) -> Sequence[Menu]:
-    """Measured menus of the layers of the first blocks of ResNet-20."""
+    """Measured menus of the layers of one block of ResNet-20."""
     canonical, moments = resnet20()
-    recipe = Recipe(name="a test", low_rank=ASKED["whitened"][0])
-    study = pipeline.propose_menus(canonical, recipe, 8, moments, "block1")
+    recipe = Recipe(name="a test", low_rank=ASKED["whitened"])
+    study = pipeline.propose_menus(canonical, recipe, 8, moments, NARROW)
     with np.load(lissom_models.calibration("resnet20")) as arrays:
-        batches = [{"image": arrays["image"][first : first + 8]} for first in (0, 8, 16)]
+        batches = [{"image": arrays["image"][first : first + 4]} for first in (0, 4, 8)]
     approximate = {name: kind.approximate for name, kind in KINDS.items()}
     table = DistortionTable(canonical.model, batches, approximate, Cache(folder))
     return pipeline.price_distortion(study, table, workers).menus

@@ -257,9 +257,11 @@ def test_a_refit_without_samples_is_a_usage_error() -> None:
         pipeline.apply(replace(study, calibration=()), plan_of(study, RANKS))
 
 
-def test_a_recipe_with_refit_asks_for_calibration_data_and_reports_each_layer() -> None:
+def test_a_recipe_with_refit_asks_for_calibration_data_and_reports_each_layer(tmp_path: Path) -> None:
     recipe = Recipe(name="t", allocate=Allocate(objective="minimax"), refit=Refit(enabled=True))
-    path, data = lissom_models.path("lenet5"), str(lissom_models.calibration("lenet5"))
+    path, data = lissom_models.path("lenet5"), str(tmp_path / "data.npz")
+    with np.load(lissom_models.calibration("lenet5")) as arrays:
+        np.savez(data, image=arrays["image"][:200], labels=arrays["labels"][:200])
     with pytest.raises(UsageError, match="--calibration data for the refit"):
         lissom.compress(path, recipe=recipe, bounds={"keep_params": 0.3}, shapes={"image": (1, 1, 28, 28)})
     result = lissom.compress(path, recipe=recipe, bounds={"keep_params": 0.1}, calibration=data)

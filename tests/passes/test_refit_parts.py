@@ -10,7 +10,7 @@ import pytest
 from graph.onnx_text import floats, model, run
 from hypothesis import given
 from hypothesis import strategies as st
-from lissom import pipeline
+from lissom.canonical import canonicalise
 from lissom.recover.fit import RIDGES, Dense, Rows, error, fit, least_squares
 from lissom.recover.tails import Tail, find_tails
 from lissom.stream import Stream
@@ -115,7 +115,7 @@ SUMS = """net (float[N, 2, 4, 4] x) => (float[N, 2, 4, 4] y) {
 
 
 def tails_of(text: str, shape: tuple[int, ...] = (1, 2, 4, 4), **constants: Array) -> dict[str, Tail]:
-    canonical = pipeline.canonicalise(model(text, **constants), {"x": floats(9, *shape)})
+    canonical = canonicalise(model(text, **constants), {"x": floats(9, *shape)})
     return find_tails(canonical.model, canonical.layers, canonical.feeds)
 
 

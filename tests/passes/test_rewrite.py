@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from graph.onnx_text import floats, model, run
 from lissom import pipeline
+from lissom.canonical import Canonical, canonicalise
 from lissom.graph.layers import Layer
 from lissom.graph.model import Model
 from lissom.lowrank.propose import KIND
@@ -23,8 +24,8 @@ CONV = "net (float[N, 4, 9, 7] x) => (float[N, 6, H, W] y) {{ y = Conv <pads = [
 GEMM = "net (float[N, 8] x) => (float[N, 6] y) {{ y = Gemm <alpha = 0.5, beta = {beta}, transB = 1> (x, {operands}) }}"
 
 
-def only_layer(loaded: Model, x: np.ndarray) -> tuple[pipeline.Canonical, Layer]:
-    canonical = pipeline.canonicalise(loaded, {"x": x})
+def only_layer(loaded: Model, x: np.ndarray) -> tuple[Canonical, Layer]:
+    canonical = canonicalise(loaded, {"x": x})
     return canonical, canonical.layers[0]
 
 
@@ -109,7 +110,7 @@ def test_a_bias_that_is_not_one_value_a_channel_cannot_be_replaced() -> None:
         (by_row, {"x": floats(0, 3, 8)}, {"b": floats(2, 3, 1)}),
         (computed, {"x": floats(0, 3, 8), "c": floats(3, 6)}, {}),
     ):
-        layer = pipeline.canonicalise(model(text, w=floats(1, 8, 6), **constants), feeds).layers[0]
+        layer = canonicalise(model(text, w=floats(1, 8, 6), **constants), feeds).layers[0]
         assert own_bias(layer) is None
         assert corrected_bias(layer, layer.weight, np.zeros(8)) is None
         with pytest.raises(ValueError, match=f"constant bias or none, but '{layer.name}' has another"):

@@ -26,12 +26,10 @@ class Bench:
     ):
         self.built: list[float] = []
         dense = Option("site", "dense", {}, Cost(900, 3600, 900), 0.0, "code")
-        ladder = SimpleNamespace(cost=lambda _: SimpleNamespace(min=lambda: 100.0))
-        study: Any = SimpleNamespace(
-            menus=[Menu("site", dense, [ladder])],
-            canonical=SimpleNamespace(totals=SimpleNamespace(params=1000)),
-            recipe=SimpleNamespace(name="a test", allocate=SimpleNamespace(objective=objective)),
-        )
+        ladder: Any = SimpleNamespace(cost=lambda _: SimpleNamespace(min=lambda: 100.0))
+        canonical: Any = SimpleNamespace(totals=SimpleNamespace(params=1000))
+        recipe: Any = SimpleNamespace(name="a test", allocate=SimpleNamespace(objective=objective))
+        study = pipeline.Study(canonical, recipe, [Menu("site", dense, [ladder])], (), {})
         monkeypatch.setattr(pipeline, "allocate", self.allocate)
         budget = Budget("params", 1000.0, lambda candidate: realised(float(candidate)), share)
         build: Any = self.build

@@ -12,17 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lissom import pipeline
 from lissom.graph.geometry import Geometry
-from lissom.kinds import KINDS
 from lissom.options import Ladder
-from lissom.price.chain import chain
 from lissom.recipe import Recipe, read_recipe
 from lissom.tucker.apply import approximate
 from lissom.tucker.factors import RIDGE, Through, Tucker, fitted, hooi, hosvd, modes
 from lissom.tucker.propose import KIND, STEPS, anchors, chain_of, ladders, limits, ranks_of
 from lissom.tucker.ranks import significant
 from lissom_runtime.errors import UsageError
-from lissom_runtime.session import open_session
-from passes.surgery_cases import CONV, CONVOLUTIONS, moment_of, plan_of, relative_error, study_of
+from passes.surgery_cases import CONV, CONVOLUTIONS, moment_of, plan_of, random_outputs, relative_error, study_of
 from pydantic import ValidationError
 
 GEOMETRY = Geometry(12, 8, (3, 3), (2, 2), (1, 1), (1, 1, 1, 1), "NOTSET", (8, 8), (4, 4))
@@ -312,10 +309,7 @@ def test_the_chain_computes_what_its_approximate_weight_says(metric: str, rank: 
 def test_random_chains_run() -> None:
     text = CONV.format(c=8, f=10, attributes="pads = [1, 1, 1, 1]", b=", b")
     study = study_of(model(text, w=floats(0, 10, 8, 3, 3), b=floats(1, 10)), (1, 8, 9, 7), only_tucker())
-    layer = study.canonical.layers[0]
-    parameters = study.menus[0].ladders[0].option(0).parameters
-    content, feeds = chain(layer, 3, lambda m, x, rng: KINDS[KIND].emit_random(m, x, parameters, rng))
-    assert np.isfinite(open_session(content).run(None, dict(feeds))[0]).all()
+    assert np.isfinite(random_outputs(study, plan_of(study))).all()
 
 
 @pytest.mark.ort

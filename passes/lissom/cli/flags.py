@@ -45,6 +45,12 @@ Cluster = Annotated[
     str | None,
     typer.Option("--cluster", metavar="ADDRESS", help="Dask scheduler whose workers look at the layers (tcp://…)."),
 ]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        "--target", metavar="NAME|FILE", help="The processor: a preset, or a file that `lissom target` wrote."
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Of random inputs, samples and starts.")]
 ConvertOpset = Annotated[
     int | None, typer.Option("--convert-opset", metavar="N", help="Convert the model up to opset N first.")

@@ -11,7 +11,7 @@ import rich.table
 import typer
 from pydantic import BaseModel
 
-from lissom import pipeline
+from lissom.canonical import canonicalise
 from lissom.cli import flags
 from lissom.cli.console import Console, require_json, write_json
 from lissom.cli.render import render_refusals
@@ -61,7 +61,7 @@ def inspect(
     require_json(json, model)
     loaded = load(model, convert_opset)
     feeds = first_feeds(input_specs(loaded.inputs), data, flags.parse_shapes(shape), seed)
-    canonical = pipeline.canonicalise(loaded, feeds)
+    canonical = canonicalise(loaded, feeds)
     inspection = Inspection(
         model=model.name,
         opset=loaded.opset,

@@ -18,11 +18,11 @@ import numpy as np
 
 from lissom.cp.factors import cp
 from lissom.graph.geometry import Geometry
-from lissom.lowrank.errors import error_of, relative
+from lissom.lowrank.errors import error_of, moment_for, relative
 from lissom.lowrank.foldings import Array
 from lissom.lowrank.pairs import Factor
 from lissom.options import FloatArray, IntArray, Ladder
-from lissom.tucker.propose import chain_of
+from lissom.tucker.propose import chain_of, thinned
 
 KIND = "cp"
 
@@ -54,9 +54,7 @@ def ladders(
     Raises:
         ValueError: the metric needs a moment and there is none.
     """
-    if metric == "whitened" and moment is None:
-        raise ValueError("the metric 'whitened' needs the second moment of the layer's input")
-    moment = moment if metric == "whitened" else None
+    moment = moment_for(metric, moment)
     if geometry.taps == 1 or not weight.any():
         return []
     steps = _steps(geometry, rank_multiple)
@@ -84,7 +82,4 @@ def _steps(geometry: Geometry, multiple: int) -> IntArray:
     )
     every = multiple * np.arange(1, highest // multiple + 1)
     every = every[2 * geometry.weight_size * every + every**3 <= WORK]
-    if len(every) <= STEPS:
-        return every
-    places = np.linspace(0, np.sqrt(len(every) - 1), STEPS) ** 2
-    return every[np.unique(np.rint(places).astype(np.int64))]
+    return thinned(every, STEPS)

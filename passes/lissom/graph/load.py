@@ -2,8 +2,9 @@
 
 A model file is untrusted input: its external data must lie in its own folder and
 within the bounds of the files there, and whatever the parser meets becomes one
-sentence. Opset conversion comes first, because it loses functions; then the
-model-local functions are inlined, so that later steps see standard operators only.
+sentence. Model-local functions are inlined, so that later steps see standard operators
+only, and before an opset conversion, which loses them. A function may import other
+versions of operators than the model, if they convert to the model's.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import onnx.version_converter
 from lissom_runtime.contract import DOMAIN
 from lissom_runtime.errors import LoadError, UsageError
 
-from lissom.graph.model import LEAST_IR, Model
+from lissom.graph.inlining import calls
+from lissom.graph.model import LEAST_IR, Model, all_nodes
 from lissom.graph.unpacking import with_dense_weights
 
 LEAST_OPSET = 11
@@ -67,8 +69,8 @@ def from_proto(proto: onnx.ModelProto, convert_opset: int | None = None) -> Mode
     """Takes over a protobuf (with external data loaded) for editing.
 
     Raises:
-        LoadError: the model's opset is unknown or too old, its graph is malformed,
-            or it has a part that lissom cannot keep.
+        LoadError: the model's opset is unknown or too old, its graph is malformed, its functions
+            cannot be inlined, or it has a part that lissom cannot keep.
         UsageError: `convert_opset` is not above the model's opset or not known.
     """
     opset = _opset(proto)
@@ -96,12 +98,44 @@ def from_proto(proto: onnx.ModelProto, convert_opset: int | None = None) -> Mode
 
 
 def _inline(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model without functions of its own."""
+    """The model without functions of its own.
+
+    Raises:
+        LoadError: a function calls itself, or imports versions of operators that do not convert to the model's.
+    """
     if not proto.functions:
         return proto
-    proto = onnx.inliner.inline_local_functions(with_dense_weights(proto))
+    proto = _inlined(with_dense_weights(proto), "expected functions that can be inlined, but")
+    left = _called(proto)
+    if left is not None:  # the inliner leaves what imports other versions, unless it is asked to convert
+        refusal = (
+            f"expected functions whose operators convert to the model's versions, {_imports(proto)}, but "
+            f"{left.domain}.{left.name} imports {_imports(left)}"
+        )
+        proto = _inlined(proto, f"{refusal}, and", convert_version=True)
+        if _called(proto) is not None:
+            raise LoadError(refusal)
     del proto.functions[:]
     return proto
+
+
+def _inlined(proto: onnx.ModelProto, refusal: str, convert_version: bool = False) -> onnx.ModelProto:
+    """The model with the calls inlined that the inliner takes; `refusal` begins the sentence on what it raises."""
+    try:
+        return onnx.inliner.inline_local_functions(proto, convert_version)
+    except Exception as error:  # whatever its C++ code throws
+        raise LoadError(f"{refusal} the inliner says: {_first_line(error)}") from error
+
+
+def _called(proto: onnx.ModelProto) -> onnx.FunctionProto | None:
+    """The first function that a node of the graph calls."""
+    nodes = list(all_nodes(proto.graph))
+    return next((body for body in proto.functions if any(calls(node, body) for node in nodes)), None)
+
+
+def _imports(proto: onnx.ModelProto | onnx.FunctionProto) -> str:
+    """The versions of the domains that a model or a function imports."""
+    return ", ".join(f"{entry.domain or 'ai.onnx'} {entry.version}" for entry in proto.opset_import)
 
 
 def _opset(proto: onnx.ModelProto) -> int:

@@ -163,13 +163,15 @@ class Model:
             self._header.ir_version = FUNCTION_IR
 
     def set_provenance(self, node: Node, provenance: Mapping[str, Any]) -> None:
-        """Records where `node` comes from, on the node or (below IR 10) on the model."""
-        text = json.dumps(provenance, sort_keys=True)
+        """Records where `node` comes from, on the node or (below IR 10) on the model, by name.
+
+        The model's entries of nodes that are gone are not written.
+        """
         if self.ir_version >= NODE_METADATA_IR:
+            text = json.dumps(provenance, sort_keys=True)
             self._notes.setdefault(node.outputs[0].name, _Notes()).metadata[PROVENANCE_KEY] = text
         else:
-            entries = json.loads(self.metadata.get(PROVENANCE_KEY, "{}"))
-            entries[node.name] = provenance
+            entries = {**_told(self.metadata), node.name: provenance}
             self.set_metadata(PROVENANCE_KEY, json.dumps(entries, sort_keys=True))
 
     def fuse(self, node: Node, follower: Node) -> None:
@@ -179,8 +181,9 @@ class Model:
         """
         note = self._notes.pop(node.outputs[0].name, _Notes())
         output = follower.outputs[0]
-        named = json.loads(note.metadata.get(PROVENANCE_KEY, "{}")).get("from", node.name)
-        earlier = [named] if isinstance(named, str) else named
+        told = _told(note.metadata) if self.ir_version >= NODE_METADATA_IR else _told(self.metadata).get(node.name)
+        named = told.get("from", node.name) if isinstance(told, dict) else node.name
+        earlier = named if isinstance(named, list) else [named]
         follower.inputs.clear()
         follower.outputs.clear()
         node.outputs[0] = output
@@ -222,6 +225,8 @@ class Model:
         proto.ClearField("opset_import")
         proto.MergeFrom(self._header)
         proto.opset_import.extend(extra)
+        if self.ir_version < NODE_METADATA_IR:
+            _forget_gone(proto)
         return proto
 
     def _used_functions(self, graph: onnx.GraphProto) -> list[onnx.FunctionProto]:
@@ -301,6 +306,28 @@ def _seal_all(values: Iterable[Any]) -> None:
             array = tensor.values
             if array.dtype.kind not in "biuf":
                 tensor.values = LazyValues(onnx.numpy_helper.from_array(array, tensor.name))
+
+
+def _told(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The provenance in the metadata of a node or of a model; what is none, because others wrote it, says nothing."""
+    try:
+        told = json.loads(metadata.get(PROVENANCE_KEY, "{}"))
+    except (ValueError, RecursionError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _forget_gone(proto: onnx.ModelProto) -> None:
+    """Removes the model's provenance of nodes that it has no more."""
+    told = _told({prop.key: prop.value for prop in proto.metadata_props})
+    names = {node.name for node in all_nodes(proto.graph)}
+    kept = {name: entry for name, entry in told.items() if name in names}
+    if kept == told:
+        return
+    (prop,) = [prop for prop in proto.metadata_props if prop.key == PROVENANCE_KEY]
+    prop.value = json.dumps(kept, sort_keys=True)
+    if not kept:
+        proto.metadata_props.remove(prop)
 
 
 def _copy_value(value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:

@@ -17,6 +17,9 @@ All operators have the same form from opset 11 on, but for HardSwish (14).
 
 The body of a chain calls the operators of its sparse layers, whose bodies the model needs too, and has a standard Conv
 where the depthwise layer is. Its nodes are named after the stages.
+
+The body of a WinnerMask runs as it is: TopK of every s-th magnitude gives theta. NaN become infinities before, because
+TopK has no order for them, and what is compared is whether an element loses, so that they win.
 """
 
 from __future__ import annotations
@@ -25,7 +28,17 @@ from collections.abc import Mapping, Sequence
 
 import onnx
 import onnx.parser
-from lissom_runtime.contract import DOMAIN, VERSION, Activation, ChainSignature, Columns, Orientation, Signature
+from lissom_runtime.contract import (
+    DOMAIN,
+    VERSION,
+    WINNER_MASK,
+    Activation,
+    ChainSignature,
+    Columns,
+    MaskSignature,
+    Orientation,
+    Signature,
+)
 
 HARD_SWISH_OPSET = 14
 """First opset with HardSwish."""
@@ -171,6 +184,34 @@ _OLD_HARD_SWISH = """
     {y} = Mul ({p}total, {p}gate)
 """
 
+_WINNER_MASK = """
+    absolute = Abs (x)
+    is_nan = IsNaN (x)
+    infinity = Constant <value = float {inf}> ()
+    magnitude = Where (is_nan, infinity, absolute)
+    rows = Flatten <axis = 1> (magnitude)
+    zero = Constant <value = int64[1] {0}> ()
+    one = Constant <value = int64[1] {1}> ()
+    end = Constant <value = int64[1] {9223372036854775807}> ()
+    sample = Slice (rows, zero, end, one, stride)
+    sample_shape = Shape (sample)
+    sampled = Gather (sample_shape, one)
+    sampled_float = Cast <to = 11> (sampled)
+    share = Mul (sampled_float, rate)
+    rounded = Round (share)
+    least_count = Constant <value = double[1] {1.0}> ()
+    count_float = Max (rounded, least_count)
+    count = Cast <to = 7> (count_float)
+    winners, places = TopK <axis = 1> (sample, count)
+    last = Sub (count, one)
+    theta = Slice (winners, last, count, one)
+    row_loses = Less (rows, theta)
+    x_shape = Shape (x)
+    loses = Reshape (row_loses, x_shape)
+    nothing = Constant <value = float {0.0}> ()
+    y = Where (loses, nothing, x)
+"""
+
 
 def function(signature: Signature, opset: int) -> onnx.FunctionProto:
     """The body of an operator of one layer.
@@ -220,7 +261,18 @@ def chain_functions(signature: ChainSignature, opset: int) -> list[onnx.Function
     return [body, *(function(layer, opset) for layer in called)]
 
 
-def _parse(signature: Signature | ChainSignature, opsets: str, parts: Sequence[str]) -> onnx.FunctionProto:
+def mask_function(opset: int) -> onnx.FunctionProto:
+    """The body of WinnerMask.
+
+    Args:
+        opset: version of the standard operators that the model uses, from 11 on.
+    """
+    return _parse(WINNER_MASK, f'"" : {opset}', [_WINNER_MASK])
+
+
+def _parse(
+    signature: Signature | ChainSignature | MaskSignature, opsets: str, parts: Sequence[str]
+) -> onnx.FunctionProto:
     attributes = f"<{', '.join(signature.attributes)}>" if signature.attributes else ""
     text = (
         f'<domain: "{DOMAIN}", opset_import: [{opsets}]> '

@@ -15,7 +15,7 @@ from lissom_runtime.providers import ProviderRequest
 from lissom_runtime.session import open_session, run_session
 from lissom_runtime.target import Machine
 
-from lissom import pipeline
+from lissom.canonical import FINISHING, canonicalise
 from lissom.data import Feeds, first_feeds, input_specs
 from lissom.graph.load import from_proto, read_proto
 from lissom.graph.model import Model
@@ -99,7 +99,7 @@ def lower(
     loaded = from_proto(proto, convert_opset)
     request = provider or ProviderRequest()
     feeds = first_feeds(input_specs(loaded.inputs), None, dict(shapes or {}), seed)
-    canonical = pipeline.canonicalise(loaded, feeds)
+    canonical = canonicalise(loaded, feeds)
     timed = native(request) if measured else None
 
     def lowered(timed: ProviderRequest | None) -> _Draft:
@@ -107,7 +107,7 @@ def lower(
         seen = observe_shapes(edited, sources(edited), feeds)
         decided = decide(edited, propose(edited, seen, max_density, include, exclude), seen, timed, progress)
         require_legal(edited, after=KIND)
-        apply_steps(edited, pipeline.FINISHING)
+        apply_steps(edited, FINISHING)
         return _Draft(edited, decided)
 
     draft, paired, remarks = lowered(timed), None, _remarks(request, measured)

@@ -111,15 +111,27 @@ def error_of(weight: Array, approximation: Array, moment: FloatArray | None = No
     return sqrt(max(lost, 0.0) / whole) if whole > 0 else 0.0
 
 
+def moment_for(metric: str, moment: FloatArray | None) -> FloatArray | None:
+    """The second moment of a layer's input where `metric` measures with it, else None.
+
+    Raises:
+        ValueError: the metric needs a moment and there is none.
+    """
+    if metric not in MOMENT_METRICS:
+        return None
+    if moment is None:
+        raise ValueError(f"the metric {metric!r} needs the second moment of the layer's input")
+    return moment
+
+
 def residual_curve(weight: Array, scheme: Scheme, metric: Metric, moment: FloatArray | None = None) -> FloatArray:
     """Norms[max_rank + 1] of the residual in `metric`, not yet divided by that of the weight.
 
     Raises:
         ValueError: as in `error_curve`.
     """
-    if metric in MOMENT_METRICS:
-        if moment is None:
-            raise ValueError(f"the metric {metric!r} needs the second moment of the layer's input")
+    moment = moment_for(metric, moment)
+    if moment is not None:
         norms = _whitened(weight, scheme, moment)
         return norms if metric == "whitened" else sensitivity_curve(norms)
     if metric == "spectral" and scheme.groups > 1:

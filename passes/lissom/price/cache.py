@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import platformdirs
 
+from lissom.data import Feeds
 from lissom.files import write_text
 
 FORMAT = 1
 """Part of every key; raised when what is stored changes its meaning."""
+
+
+def content_of(proto: onnx.ModelProto, batches: Iterable[Feeds]) -> str:
+    """Hash of a model and its samples, as part of a key."""
+    content = hashlib.sha256(proto.SerializeToString(deterministic=True))
+    for feeds in batches:
+        for name in sorted(feeds):
+            content.update(np.ascontiguousarray(feeds[name]).tobytes())
+    return content.hexdigest()
 
 
 class Cache:

@@ -19,9 +19,7 @@ Sites are measured side by side, by whoever does the work; the distortions are t
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -34,20 +32,15 @@ from lissom.data import Feeds
 from lissom.graph.extract import border, dependants, part
 from lissom.graph.layers import Layer
 from lissom.graph.model import Model
-from lissom.options import FloatArray, Ladder, Menu, Parameters
+from lissom.options import FloatArray, Menu, Parameters
 from lissom.parallel import SERIAL, Workers, map_in_parallel
-from lissom.price.cache import Cache
-from lissom.price.outputs import FLOOR
+from lissom.price.cache import Cache, content_of
+from lissom.price.curve import Curve, choose_probes, with_distortions
+from lissom.price.outputs import classifies
 from lissom.price.probing import Apart, Approximate, Behind, Candidates, probe, refine
 from lissom.rewrite import in_copy, own_bias, replace_bias, replace_weight
-from lissom.stream import Stream, affordable_batches
+from lissom.stream import Stream, affordable_batches, spread
 from lissom.version import __version__
-
-PROBES = 8
-"""Options of one kind that are measured at a site, at most."""
-
-LEAST_ERROR = 0.02
-"""Probes of a smaller error are not worth a run: their distortion is that of rounding."""
 
 SAMPLES = 256
 """Samples that a probe sees, at most."""
@@ -73,6 +66,9 @@ class DistortionTable:
         approximate: the weight that an option stands for, by kind; functions that other processes can import where
             those do the work.
         cache: where measurements are kept between runs.
+
+    Attributes:
+        batches, cache: as given.
     """
 
     def __init__(
@@ -81,9 +77,10 @@ class DistortionTable:
         self._model = model
         self._proto = model.to_proto()
         self._outputs = [value.name for value in self._proto.graph.output]
-        self._batches = batches
+        self._classifies = classifies(self._proto)
+        self.batches = batches
         self._approximate = approximate
-        self._cache = cache
+        self.cache = cache
 
     def price(
         self,
@@ -104,9 +101,9 @@ class DistortionTable:
             UsageError: an output is NaN or infinite.
         """
         batches = self._chosen([layer for layer, _ in sites])
-        identity = self._identity(batches)
+        identity = content_of(self._proto, batches)
         asked = [
-            _Asked(layer, menu, (moments or {}).get(layer.name), (means or {}).get(layer.name), identity, self._cache)
+            _Asked(layer, menu, (moments or {}).get(layer.name), (means or {}).get(layer.name), identity, self.cache)
             for layer, menu in sites
         ]
         work = self._behind([site for site in asked if not site.known], batches)
@@ -118,24 +115,16 @@ class DistortionTable:
 
     def _chosen(self, layers: Sequence[Layer]) -> Sequence[Feeds]:
         """The batches that probes see (see the module)."""
-        first = self._batches[0]
+        first = self.batches[0]
         size = len(next(iter(first.values())))
         macs = {layer.node.outputs[0].name: layer.geometry.macs for layer in layers}
         behind = (dependants(self._proto, [name]) for name in macs)
         work = sum(macs[name] for names in behind for name in names if name in macs)
         samples = min(max(WORK // max(work, 1), LEAST_SAMPLES), SAMPLES)
         stops = [border(self._proto, [name]) for name in macs]
-        most = min(max(samples // size, 1), len(self._batches))
+        most = min(max(samples // size, 1), len(self.batches))
         most = affordable_batches(self._proto, first, stops, most, KEPT_BYTES)
-        return [self._batches[number * len(self._batches) // most] for number in range(most)]
-
-    def _identity(self, batches: Sequence[Feeds]) -> str:
-        """Hash of the model and its samples."""
-        content = hashlib.sha256(self._proto.SerializeToString(deterministic=True))
-        for feeds in batches:
-            for name in sorted(feeds):
-                content.update(np.ascontiguousarray(feeds[name]).tobytes())
-        return content.hexdigest()
+        return spread(self.batches, most)
 
     def _behind(self, sites: Sequence[_Asked], batches: Sequence[Feeds]) -> Iterator[Behind]:
         """What each site needs to be measured, while the original network runs from one to the next."""
@@ -180,12 +169,6 @@ class DistortionTable:
             names[layer.name] = [tensor.name for tensor in twin.node.inputs[1 : 2 if bias is None else 3]]
         return copy.to_proto(), names
 
-    @property
-    def _classifies(self) -> bool:
-        declared = self._proto.graph.output[0].type.tensor_type
-        classes = declared.shape.dim[1].dim_value if len(declared.shape.dim) == 2 else 0
-        return classes != 1 and len(declared.shape.dim) == 2
-
 
 class _Asked:
     """One site: what may be probed, and what has been.
@@ -210,7 +193,7 @@ class _Asked:
         self._how = {**where, "moment": moment is not None, "mean": mean is not None}
         self.candidates: list[Candidates] = []
         for kind in dict.fromkeys(ladder.kind for ladder in menu.ladders):
-            probes = _probes([ladder for ladder in menu.ladders if ladder.kind == kind])
+            probes = choose_probes([ladder for ladder in menu.ladders if ladder.kind == kind])
             if probes:
                 found = [cache.get(self._key(kind, parameters)) for _, parameters in probes]
                 error, options = np.array([error for error, _ in probes]), [parameters for _, parameters in probes]
@@ -234,57 +217,10 @@ class _Asked:
     def priced(self, metric: str) -> Menu:
         """The menu with the distortions, under the name of `metric`."""
         curves = {
-            asked.kind: _Curve(asked.error[list(found)], np.array(list(found.values())))
+            asked.kind: Curve(asked.error[list(found)], np.array(list(found.values())))
             for asked, found in zip(self.candidates, self._found, strict=True)
         }
-        ladders = tuple(_measured(ladder, curves.get(ladder.kind), metric) for ladder in self._menu.ladders)
-        dense = replace(self._menu.dense, metric=metric) if ladders else self._menu.dense
-        return Menu(self._menu.site, dense, ladders)
+        return with_distortions(self._menu, curves, metric)
 
     def _key(self, kind: str, parameters: Parameters) -> dict[str, Any]:
         return {**self._how, "kind": kind, "parameters": dict(parameters)}
-
-
-def _measured(ladder: Ladder, curve: _Curve | None, metric: str) -> Ladder:
-    """A ladder with distortions; without a curve none of its options has an error."""
-    if curve is None:
-        return replace(ladder, metric=metric)
-    least = float(curve(np.array([ladder.error_at_zero]))[0])
-    return replace(ladder, error=curve(ladder.error), error_at_zero=least, metric=metric)
-
-
-class _Curve:
-    """Distortion over error, through some points."""
-
-    def __init__(self, error: FloatArray, measured: FloatArray) -> None:
-        order = np.argsort(error, kind="stable")
-        self._error = np.log(error[order])
-        self._measured = np.log(np.maximum.accumulate(measured[order]))
-
-    def __call__(self, error: FloatArray) -> FloatArray:
-        log = np.log(np.maximum(error, FLOOR))
-        inside = np.interp(log, self._error, self._measured)
-        below = self._measured[0] + 2 * (log - self._error[0])
-        values: FloatArray = np.where(log < self._error[0], below, inside)
-        return np.where(error > 0, np.exp(values), 0.0)
-
-
-def _probes(ladders: Sequence[Ladder]) -> list[tuple[float, Parameters]]:
-    """At most `PROBES` options as (error, parameters), their errors spread evenly on a log scale.
-
-    Where several ladders have an option near an error, it is the one of fewest parameters: what an allocator takes.
-    """
-    found: dict[tuple[int, int], tuple[float, Parameters]] = {}
-    largest = max(float(ladder.error.max()) for ladder in ladders)
-    positive = [float(ladder.error[ladder.error > 0].min()) for ladder in ladders if (ladder.error > 0).any()]
-    least = max(min(positive, default=LEAST_ERROR), LEAST_ERROR)
-    for level in np.geomspace(min(least, largest), largest, PROBES) if largest > 0 else [0.0]:
-        best: tuple[float, int, int] | None = None
-        for number, ladder in enumerate(ladders):
-            index = int(np.argmax(ladder.error <= level * (1 + 1e-9)))
-            if ladder.error[index] <= level * (1 + 1e-9) and ladder.error[index] > 0:
-                best = min(best or (np.inf, 0, 0), (float(ladder.params[index]), number, index))
-        if best is not None:
-            _, number, index = best
-            found[number, index] = float(ladders[number].error[index]), ladders[number].option(index).parameters
-    return sorted(found.values(), key=lambda probe: probe[0])

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 from lissom_runtime.errors import UsageError
 from scipy.special import log_softmax
 
@@ -51,6 +52,13 @@ def distortion(batches: Iterable[tuple[Sequence[Array], Sequence[Array]]], class
                 exact -= other
                 missed += float(np.vdot(exact, exact))
     return missed / scale if scale else 0.0
+
+
+def classifies(proto: onnx.ModelProto) -> bool:
+    """Whether the first output of a network is declared as the scores [n, classes] of more than one class."""
+    declared = proto.graph.output[0].type.tensor_type
+    classes = declared.shape.dim[1].dim_value if len(declared.shape.dim) == 2 else 0
+    return classes != 1 and len(declared.shape.dim) == 2
 
 
 def _log_probabilities(scores: FloatArray) -> FloatArray:

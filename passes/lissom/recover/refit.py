@@ -361,6 +361,12 @@ def _would_go(before: float, after: float) -> str:
     return f"the held-out distortion of the outputs would go from {before:.3g} to {after:.3g}"
 
 
+def fitted(batches: Sequence[Feeds]) -> list[Feeds]:
+    """The batches that options and numbers are made from: those that are not held out to judge them."""
+    judges = held_out(len(batches))
+    return [batch for number, batch in enumerate(batches) if number not in judges]
+
+
 def held_out(batches: int) -> list[int]:
     """Which of several batches are held out: the first of every eight; of a single one none."""
     return [] if batches == 1 else list(range(0, batches, 8))

@@ -12,9 +12,10 @@ from lissom_runtime.latency import PairedLatency
 from lissom_runtime.providers import ProviderRequest
 from lissom_runtime.target import Machine
 
+from lissom.canonical import Totals
 from lissom.data import Feeds
 from lissom.options import Cost, Plan
-from lissom.pipeline import Candidate, Study, Totals
+from lissom.pipeline import Candidate, Study
 from lissom.report.schema import (
     AccuracyEntry,
     CostEntry,
@@ -26,11 +27,13 @@ from lissom.report.schema import (
     Report,
     Size,
     StepEntry,
+    TargetEntry,
     TryEntry,
     Versions,
 )
 from lissom.scoring import Scorer
 from lissom.search import Search
+from lissom.target.schema import Target
 from lissom.version import __version__
 
 
@@ -44,6 +47,7 @@ def build_report(
     bounds: Mapping[str, Any],
     provider: ProviderRequest,
     machine: Machine,
+    target: Target | None,
     seed: int,
     remarks: Sequence[str],
     candidate: Candidate | None = None,
@@ -57,6 +61,7 @@ def build_report(
         environment=environment(provider, machine),
         recipe=study.recipe.model_dump(mode="json"),
         bounds=bounds,
+        target=None if target is None else TargetEntry(name=target.name, parallelism=target.parallelism),
         seed=seed,
         input_shapes=_shapes(study.canonical.feeds),
         remarks=remarks,
@@ -154,19 +159,21 @@ def _predicted(study: Study, search: Search, plan: Plan) -> CostEntry:
 
 
 def _layers(study: Study, plan: Plan, candidate: Candidate | None) -> list[LayerEntry]:
-    menus = {menu.site: menu for menu in study.menus}
+    layers = {layer.name: (layer.op, layer.weight.shape) for layer in study.canonical.layers}
+    if study.widths is not None:
+        layers |= {site: ("channels", (len(group),)) for site, group in study.widths.groups.items()}
     entries = []
-    for layer in study.canonical.layers:
-        option = plan.options.get(layer.name)
+    for menu in study.menus:
+        option = plan.options.get(menu.site)
         if option is None:
             continue
-        menu = menus[layer.name]
-        judged = None if candidate is None else candidate.judged.get(layer.name)
+        op, shape = layers[menu.site]
+        judged = None if candidate is None else candidate.judged.get(menu.site)
         entries.append(
             LayerEntry(
-                site=layer.name,
-                op=layer.op,
-                weight_shape=list(layer.weight.shape),
+                site=menu.site,
+                op=op,
+                weight_shape=list(shape),
                 kind=option.kind,
                 parameters=option.parameters,
                 error=option.error,

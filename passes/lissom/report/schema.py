@@ -56,6 +56,13 @@ class CostEntry(_Part):
     latency_us: float | None
 
 
+class TargetEntry(_Part):
+    """The processor profile that options were made for."""
+
+    name: str
+    parallelism: str
+
+
 class RefitEntry(_Part):
     """What came of the refit of a layer.
 
@@ -75,8 +82,8 @@ class LayerEntry(_Part):
 
     Attributes:
         site: name of the node.
-        op: its operator.
-        weight_shape: [out_channels, in_channels, *kernel].
+        op: its operator, or "channels" for a group of them.
+        weight_shape: [out_channels, in_channels, *kernel], or how many indices a group has.
         kind: "dense" or the kind of the option.
         parameters: of the option.
         error: of the option, in `metric`.
@@ -177,6 +184,7 @@ class Report(_Part):
     Attributes:
         status: "met", "missed" (a bound or the goal was not reached) or "dry-run".
         model: name and SHA-256 of the input file.
+        target: the processor that options were made for, where the user told it.
         level: largest error of any option taken.
         distortion: summed error of the options, where that is the objective.
         bound: no plan within the limits has a smaller sum, where that is known.
@@ -192,6 +200,7 @@ class Report(_Part):
     environment: Environment
     recipe: Mapping[str, Any]
     bounds: Mapping[str, Any]
+    target: TargetEntry | None = None
     seed: int
     input_shapes: Mapping[str, Sequence[int]]
     remarks: Sequence[str]

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from lissom_runtime.packing import pack
 
+from lissom.graph.geometry import Geometry
 from lissom.graph.layers import Layer
 from lissom.graph.model import Model
 from lissom.lowering.emit import Convolution, emit
@@ -50,6 +51,20 @@ def approximate(layer: Layer, parameters: Parameters, moment: FloatArray | None)
     choice = Choice(layer.folded, blocks, importance, moment, float(parameters["damping"]))
     weight = choice.weight(int(parameters["blocks"]))
     return weight.astype(np.float32).reshape(layer.weight.shape)
+
+
+def narrowed(parameters: Parameters, wide: Geometry, narrow: Geometry) -> Parameters:
+    """The option that keeps the same share of the blocks, at least one, of a layer that has lost channels.
+
+    Args:
+        parameters: the option of the wide layer.
+        wide: what that computes.
+        narrow: what is left of it.
+    """
+    before, after = Blocks.named(wide, parameters), Blocks.named(narrow, parameters)
+    if after.few is not None:
+        return {**parameters, "blocks": after.least}
+    return {**parameters, "blocks": max(1, int(parameters["blocks"]) * after.count // before.count)}
 
 
 def emit_random(model: Model, layer: Layer, parameters: Parameters, rng: np.random.Generator) -> None:

@@ -25,7 +25,7 @@ from math import sqrt
 import numpy as np
 
 from lissom.graph.geometry import Geometry
-from lissom.lowrank.errors import relative
+from lissom.lowrank.errors import moment_for, relative
 from lissom.options import FloatArray, IntArray, Ladder
 from lissom.sparse.blocks import Array, Blocks, is_packed
 from lissom.sparse.choice import Choice
@@ -69,8 +69,7 @@ def ladders(
     Raises:
         ValueError: the metric or the importance needs a moment and there is none.
     """
-    if metric == "whitened" and moment is None:
-        raise ValueError("the metric 'whitened' needs the second moment of the layer's input")
+    moment = moment_for(metric, moment)
     if not weight.any():
         return []
     folded = weight.reshape(len(weight), -1)
@@ -79,7 +78,7 @@ def ladders(
     for blocks, width in sizes.items():
         if blocks.count < 2:
             continue
-        choice = Choice(folded, blocks, importance, moment if metric == "whitened" else None, damping)
+        choice = Choice(folded, blocks, importance, moment, damping)
         steps = _steps(blocks, densities, None if threshold is None else choice.above(threshold))
         if not len(steps):
             continue

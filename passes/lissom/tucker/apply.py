@@ -12,16 +12,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from lissom.emit import convolve, random_weights
 from lissom.graph.layers import Layer
-from lissom.graph.model import Model, Node, constant, make_node, variable
+from lissom.graph.model import Model, Node
+from lissom.lowrank.factors import Float32Array
+from lissom.lowrank.pairs import Factor
 from lissom.options import FloatArray, Parameters
-from lissom.rewrite import Rewrite, conv_attributes, put_in_place, take_up_mean
+from lissom.rewrite import Rewrite, put_in_place, take_up_mean
 from lissom.tucker.factors import Through, Tucker, fitted, modes
 from lissom.tucker.propose import chain_of, ranks_of
-
-Float32Array = npt.NDArray[np.float32]
 
 
 def apply(
@@ -50,11 +50,7 @@ def approximate(layer: Layer, parameters: Parameters, moment: FloatArray | None)
 
 def emit_random(model: Model, layer: Layer, parameters: Parameters, rng: np.random.Generator) -> None:
     """Replaces `layer` by a chain with random weights of unit gain, for timing."""
-    weights = []
-    for geometry in chain_of(layer.geometry, *ranks_of(layer.geometry, parameters)):
-        shape = (geometry.out_channels, geometry.in_channels, *geometry.kernel_shape)
-        weights.append((rng.standard_normal(shape) / np.sqrt(geometry.columns)).astype(np.float32))
-    emit(model, layer, parameters, weights)
+    emit(model, layer, parameters, random_weights(_chain(layer, parameters), rng))
 
 
 def emit(model: Model, layer: Layer, parameters: Parameters, weights: Sequence[Float32Array]) -> list[Node]:
@@ -71,16 +67,17 @@ def emit(model: Model, layer: Layer, parameters: Parameters, weights: Sequence[F
     """
     nodes: list[Node] = []
     source = layer.source
-    chain = chain_of(layer.geometry, *ranks_of(layer.geometry, parameters))
-    for number, (geometry, weight) in enumerate(zip(chain, weights, strict=True)):
-        result = variable(f"{layer.name}/lissom_middle{number}", like=layer.source)
-        stored = constant(f"{layer.name}/lissom_weight{number}", weight)
-        nodes.append(make_node("Conv", "", [source, stored], [result], conv_attributes(geometry)))
-        source = result
-    if layer.bias is not None:
-        nodes[-1].inputs.append(layer.bias)
+    chain = _chain(layer, parameters)
+    for number, (factor, weight) in enumerate(zip(chain, weights, strict=True)):
+        bias = layer.bias if number == len(chain) - 1 else None
+        source = convolve(layer, f"weight{number}", factor, weight, source, nodes, bias)
     put_in_place(model, layer, nodes)
     return nodes
+
+
+def _chain(layer: Layer, parameters: Parameters) -> list[Factor]:
+    """The convolutions, in the order in which they run."""
+    return [Factor(geometry, 1) for geometry in chain_of(layer.geometry, *ranks_of(layer.geometry, parameters))]
 
 
 def _weights(layer: Layer, parameters: Parameters, moment: FloatArray | None) -> list[Float32Array]:

@@ -31,7 +31,7 @@ from dataclasses import replace
 import numpy as np
 
 from lissom.graph.geometry import Geometry
-from lissom.lowrank.errors import relative
+from lissom.lowrank.errors import moment_for, relative
 from lissom.options import FloatArray, IntArray, Ladder, Parameters
 from lissom.tucker.factors import Array, Modes, Through, fitted, modes
 from lissom.tucker.ranks import significant
@@ -68,9 +68,7 @@ def ladders(
     Raises:
         ValueError: the metric needs a moment and there is none.
     """
-    if metric == "whitened" and moment is None:
-        raise ValueError("the metric 'whitened' needs the second moment of the layer's input")
-    moment = moment if metric == "whitened" else None
+    moment = moment_for(metric, moment)
     if geometry.taps == 1 or not weight.any():
         return []
     start = modes(weight)
@@ -132,6 +130,14 @@ def chain_of(geometry: Geometry, rank_in: int, rank_out: int) -> list[Geometry]:
     return [replace(point, out_channels=rank_in, out_spatial=geometry.in_spatial), inner, decoder]
 
 
+def thinned(steps: IntArray, most: int) -> IntArray:
+    """At most `most` of the ascending `steps`, the first and the last among them, the low ones denser."""
+    if len(steps) <= most:
+        return steps
+    places = np.linspace(0, np.sqrt(len(steps) - 1), most) ** 2
+    return steps[np.unique(np.rint(places).astype(np.int64))]
+
+
 def _cost(geometry: Geometry, parameters: Parameters) -> tuple[int, int]:
     """Parameters and multiply-accumulates of an option."""
     chain = chain_of(geometry, *ranks_of(geometry, parameters))
@@ -156,8 +162,4 @@ def _steps(geometry: Geometry, shared: Parameters, only_anchor: bool) -> IntArra
         params, macs = _cost(geometry, {**shared, "rank": step})
         if params < geometry.weight_size or macs < geometry.macs:
             smaller.append(step)
-    every = np.array(smaller, np.int64)
-    if len(every) <= STEPS:
-        return every
-    places = np.linspace(0, np.sqrt(len(every) - 1), STEPS) ** 2
-    return every[np.unique(np.rint(places).astype(np.int64))]
+    return thinned(np.array(smaller, np.int64), STEPS)

@@ -18,7 +18,7 @@ import numpy as np
 from lissom.clustered.monochromatic.factors import convolutions, stem
 from lissom.emit import INDEX_BYTES
 from lissom.graph.geometry import Geometry
-from lissom.lowrank.errors import error_of, relative
+from lissom.lowrank.errors import error_of, moment_for, relative
 from lissom.lowrank.foldings import Array, divisors
 from lissom.options import FloatArray, Ladder
 from lissom.tucker.propose import STEM_CHANNELS
@@ -41,9 +41,7 @@ def ladders(
     Raises:
         ValueError: the metric needs a moment and there is none.
     """
-    if metric == "whitened" and moment is None:
-        raise ValueError("the metric 'whitened' needs the second moment of the layer's input")
-    moment = moment if metric == "whitened" else None
+    moment = moment_for(metric, moment)
     if geometry.taps == 1 or not 2 <= geometry.in_channels <= STEM_CHANNELS or not weight.any():
         return []
     costs = {}

@@ -22,7 +22,7 @@ import numpy as np
 from lissom.clustered.tiles.factors import OrderName, Tiling, residuals
 from lissom.emit import INDEX_BYTES
 from lissom.graph.geometry import Geometry
-from lissom.lowrank.errors import relative
+from lissom.lowrank.errors import moment_for, relative
 from lissom.lowrank.foldings import Array, divisors, nearest
 from lissom.options import FloatArray, Ladder
 
@@ -57,8 +57,7 @@ def ladders(
     Raises:
         ValueError: the metric needs a moment and there is none.
     """
-    if metric == "whitened" and moment is None:
-        raise ValueError("the metric 'whitened' needs the second moment of the layer's input")
+    moment = moment_for(metric, moment)
     widest = max(geometry.in_channels, geometry.out_channels)
     if not geometry.kernel_shape or not weight.any() or (order == "clustered" and widest > WIDEST):
         return []

@@ -1,0 +1,79 @@
+"""Small networks whose activations are pruned, with their layers and sites."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from graph.onnx_text import Arrays, floats, model
+from lissom.activations.sites import Sites, find_sites
+from lissom.graph.layers import Layer, activations, find_layers
+from lissom.graph.model import Model
+from lissom.graph.naming import name_nodes
+from lissom.observe import observe_shapes
+
+PLAIN = """
+net (float[N, 3, 8, 8] x) => (float[N, 5] y) {
+    c1 = Conv <pads = [1, 1, 1, 1]> (x, w1, b1)
+    a1 = Relu (c1)
+    p1 = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (a1)
+    c2 = Conv <pads = [1, 1, 1, 1]> (p1, w2, b2)
+    a2 = LeakyRelu <alpha = 0.25> (c2)
+    f2 = Flatten (a2)
+    y = Gemm <transB = 1> (f2, w3, b3)
+}
+"""
+"""A Relu, pooled, and a LeakyRelu, flattened; 4, 6 and 5 channels."""
+
+RESIDUAL = """
+net (float[N, 3, 8, 8] x) => (float[N, 5] y) {
+    c1 = Conv <pads = [1, 1, 1, 1]> (x, w1, b1)
+    a1 = Relu (c1)
+    c2 = Conv <pads = [1, 1, 1, 1]> (a1, w4, b1)
+    a2 = Relu (c2)
+    c3 = Conv <pads = [1, 1, 1, 1]> (a2, w4, b1)
+    s3 = Add (c3, a1)
+    a3 = Relu (s3)
+    c4 = Conv <pads = [1, 1, 1, 1], strides = [2, 2]> (a3, w4, b1)
+    a4 = Relu (c4)
+    c5 = Conv <pads = [1, 1, 1, 1]> (a4, w2, b2)
+    g5 = GlobalAveragePool (c5)
+    f5 = Flatten (g5)
+    y = Gemm <transB = 1> (f5, w5, b3)
+}
+"""
+"""A stem and a block at 8 x 8, a layer at 4 x 4, pooled."""
+
+WEIGHTS = {
+    "w1": (4, 3, 3, 3), "b1": (4,), "w2": (6, 4, 3, 3), "b2": (6,), "w3": (5, 96), "b3": (5,), "w4": (4, 4, 3, 3),
+    "w5": (5, 6),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network, and what a pass is given of it."""
+
+    model: Model
+    layers: list[Layer]
+    sites: Sites
+    shapes: dict[str, tuple[int, ...]]
+    feeds: Arrays
+
+
+def case(text: str, feeds: Arrays | None = None, opset: int = 17, **constants: np.ndarray[Any, Any]) -> Case:
+    """The network of `text`; weights that it reads are random unless they are given."""
+    weights = {name: floats(len(name) + i, *shape) for i, (name, shape) in enumerate(WEIGHTS.items())}
+    used = {name: values for name, values in weights.items() if name in text and name not in constants}
+    loaded = model(text, opset, **used, **constants)
+    name_nodes(loaded)
+    return examine(loaded, {"x": floats(99, 3, 3, 8, 8)} if feeds is None else feeds)
+
+
+def examine(loaded: Model, feeds: Arrays) -> Case:
+    """Layers and sites of a model."""
+    layers = list(find_layers(loaded, observe_shapes(loaded, activations(loaded), feeds)).layers)
+    sites = find_sites(loaded, layers)
+    shapes = observe_shapes(loaded, [site.tensor for site in sites.sites], feeds)
+    return Case(loaded, layers, sites, shapes, feeds)

@@ -1,0 +1,313 @@
+"""Channel groups as sites: what plans that cut them cost, how one is chosen, and that it becomes the model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from graph.channel_networks import Net, Value
+from graph.onnx_text import floats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lissom import pipeline
+from lissom.allocate.successive import successive
+from lissom.allocate.total import total
+from lissom.canonical import Canonical, canonicalise
+from lissom.graph.load import from_proto
+from lissom.graph.model import PROVENANCE_KEY
+from lissom.nodes.narrow import narrow
+from lissom.nodes.price import price_widths
+from lissom.nodes.survey import offer_widths, survey
+from lissom.nodes.widths import Point, Widths
+from lissom.observe import observe_moments
+from lissom.options import Menu, Plan, Resource
+from lissom.pipeline import Study
+from lissom.price.cache import Cache
+from lissom.price.outputs import distortion
+from lissom.recipe import Recipe, read_recipe
+from lissom_runtime.errors import GoalMissed, UsageError
+from lissom_runtime.session import open_session, run_session
+
+RESOURCES: tuple[Resource, ...] = ("macs", "bytes")
+
+
+def residual(net: Net) -> Value:
+    return net.identity_block(net.conv(net.image(), 6), "relu")
+
+
+def inverted(net: Net) -> Value:
+    return net.conv(net.depthwise(net.conv(net.image(), 6, 1), 2), 4, 1, act="none")
+
+
+def grouped(net: Net) -> Value:
+    return net.conv(net.conv(net.conv(net.image(), 8), 8, group=2), 6)
+
+
+def gated(net: Net) -> Value:
+    return net.squeeze_excite(net.concat(net.conv(net.image(), 4), net.conv(net.image(), 6)), 4)
+
+
+def enlarged(net: Net) -> Value:
+    return net.conv(net.enlarge(net.conv(net.image(), 6), 4), 4, stride=2)
+
+
+BODIES: Mapping[str, Callable[[Net], Value]] = {
+    body.__name__: body for body in (residual, inverted, grouped, gated, enlarged)
+}
+
+
+def network(body: str, side: int = 4) -> tuple[Canonical, Sequence[Mapping[str, np.ndarray]]]:
+    net = Net(3, side)
+    model = from_proto(net.classified(BODIES[body](net)))
+    batches = [{"image": floats(30 + number, 16, 3, side, side)} for number in range(3)]
+    return canonicalise(model, {"image": batches[0]["image"][:1]}), batches
+
+
+def study_of(body: str, recipe: Recipe | None = None, block: int = 1) -> Study:
+    canonical, batches = network(body)
+    recipe = read_recipe("nodes") if recipe is None else recipe
+    found = survey(canonical)
+    moments = observe_moments(canonical.model, [*found.layers], batches)
+    study = pipeline.propose_menus(canonical, recipe, block, moments, groups=found)
+    return replace(study, calibration=batches if recipe.refit.enabled else ())
+
+
+def widths_of(study: Study) -> Widths:
+    assert study.widths is not None
+    return study.widths
+
+
+def plan_of(study: Study, shares: Sequence[float]) -> Plan:
+    """Of each group about a share, priced about the dense network."""
+    widths = widths_of(study)
+    linear = widths.linear(widths.start())
+    groups = [menu for menu in linear if menu.site in widths.groups]
+    options = {menu.site: menu.dense for menu in linear}
+    for menu, share in zip(groups, shares, strict=False):
+        ladder = menu.ladders[0]
+        options[menu.site] = ladder.option(min(int(share * len(ladder)), len(ladder) - 1))
+    return Plan(options, 0.0)
+
+
+SHARES = st.lists(st.floats(0, 1), min_size=6, max_size=6)
+
+
+@pytest.mark.ort
+@pytest.mark.parametrize("body", BODIES)
+@settings(max_examples=5)
+@given(shares=SHARES)
+def test_a_plan_costs_what_the_narrow_model_has(body: str, shares: Sequence[float]) -> None:
+    study = STUDIES[body]
+    widths = widths_of(study)
+    plan, _ = widths.settle(plan_of(study, shares), widths.start())
+    outside = study.canonical.totals.macs - study.cost("macs")
+    assert narrow(study.canonical, widths, plan).canonical.totals.macs == pytest.approx(outside + plan.total("macs"))
+
+
+@pytest.mark.ort
+@pytest.mark.parametrize("body", BODIES)
+@settings(max_examples=20)
+@given(shares=SHARES, other=st.floats(0, 1), which=st.integers(0, 5))
+def test_costs_about_a_plan_are_exact_for_a_change_of_one_site(
+    body: str, shares: Sequence[float], other: float, which: int
+) -> None:
+    study = STUDIES[body]
+    widths = widths_of(study)
+    _, point = widths.settle(plan_of(study, shares), widths.start())
+    menus = {menu.site: menu for menu in widths.linear(point)}
+    plan = chosen(menus, widths, point)
+    group = list(widths.groups)[which % len(widths.groups)]
+    ladder = menus[group].ladders[0]
+    plan[group] = ladder.option(int(other * (len(ladder) - 1)))
+    settled, _ = widths.settle(Plan(plan, 0.0), point)
+    for resource in RESOURCES:
+        assert sum(option.cost.get(resource) for option in plan.values()) == pytest.approx(settled.total(resource))
+
+
+def chosen(menus: Mapping[str, Menu], widths: Widths, point: Point) -> dict:
+    """The options of a point among the menus about it."""
+    options = {site: menu.dense for site, menu in menus.items()}
+    for site in widths.groups:
+        for ladder in menus[site].ladders:
+            for index in np.flatnonzero(ladder.steps == point.kept[site]):
+                options[site] = ladder.option(int(index))
+    return options
+
+
+@pytest.mark.ort
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("share", [0.8, 0.5, 0.3])
+def test_the_chosen_plan_is_within_the_limits_by_its_true_cost(body: str, share: float) -> None:
+    study = STUDIES[body]
+    limit = study.least("macs") + share * (study.cost("macs") - study.least("macs"))
+    plan = pipeline.allocate(study, {"macs": limit, "bytes": study.cost("bytes")})
+    assert plan.total("macs") <= limit
+    assert plan.changed
+    assert plan.bound is None
+    assert plan.distortion == pytest.approx(sum(option.error for option in plan.options.values()))
+
+
+@pytest.mark.ort
+def test_no_plan_of_two_groups_within_the_limit_is_better_by_more_than_a_fifth() -> None:
+    study = STUDIES["inverted"]
+    widths = widths_of(study)
+    menus = [menu for menu in study.menus if menu.site in widths.groups]
+    start = widths.start()
+    limit = 0.5 * study.cost("macs")
+    best = np.inf
+    for counts in np.ndindex(*(len(menu.ladders[0]) + 1 for menu in menus)):
+        options = {menu.site: menu.option(0) for menu in study.menus}
+        options |= {menu.site: menu.option(count) for menu, count in zip(menus, counts, strict=True)}
+        plan, _ = widths.settle(Plan(options, 0.0), start)
+        if plan.total("macs") <= limit:
+            best = min(best, sum(option.error for option in options.values()))
+    found = pipeline.allocate(study, {"macs": limit})
+    assert found.distortion is not None
+    assert best <= found.distortion <= 1.2 * best
+
+
+@pytest.mark.ort
+def test_a_limit_below_the_least_is_missed_and_says_so() -> None:
+    study = STUDIES["residual"]
+    with pytest.raises(GoalMissed, match="limit"):
+        pipeline.allocate(study, {"macs": 0.9 * study.least("macs")})
+    pipeline.allocate(study, {"macs": 1.001 * study.least("macs")})
+
+
+@pytest.mark.ort
+def test_where_costs_do_not_depend_on_one_another_the_plan_is_the_allocators() -> None:
+    widths = widths_of(STUDIES["residual"])
+    menus = widths.linear(widths.start())
+
+    class Apart:
+        def start(self) -> None: ...
+
+        def linear(self, point: None) -> Sequence[Menu]:
+            del point
+            return menus
+
+        def settle(self, plan: Plan, point: None) -> tuple[Plan, None]:
+            return plan, point
+
+    limits: dict[Resource, float] = {"macs": 0.7 * STUDIES["residual"].cost("macs")}
+
+    def choose(offered: Sequence[Menu], aims: Mapping[Resource, float]) -> Plan:
+        return total(offered, aims).plan
+
+    found = successive(Apart(), choose, limits, {"macs": STUDIES["residual"].cost("macs")})
+    assert found.options == total(menus, limits).plan.options
+
+
+@pytest.mark.ort
+@pytest.mark.parametrize("body", BODIES)
+def test_a_plan_becomes_a_model_that_is_verified_and_tells_what_was_cut(body: str) -> None:
+    study = STUDIES[body]
+    plan = pipeline.allocate(study, {"macs": 0.6 * study.cost("macs")})
+    candidate = pipeline.apply(study, plan)
+    assert candidate.max_difference < 1e-5
+    assert candidate.totals.macs < study.canonical.totals.macs
+    told = json.loads(candidate.model.metadata[PROVENANCE_KEY])
+    assert told
+    assert {entry["kind"] for entry in told.values()} == {"nodes"}
+
+
+@pytest.mark.ort
+def test_sparse_layers_are_cut_from_what_is_left() -> None:
+    recipe = Recipe.model_validate(
+        {
+            "name": "both",
+            "low_rank": {"enabled": False},
+            "nodes": {"enabled": True, "multiple": 1},
+            "sparse": {"enabled": True, "widths": [1], "densities": [0.5]},
+            "allocate": {"objective": "total", "error": "outputs"},
+            "refit": {"enabled": True},
+        }
+    )
+    study = study_of("residual", recipe)
+    widths = widths_of(study)
+    plan = plan_of(study, [0.5] * 6)
+    options = dict(plan.options)
+    for menu in widths.linear(widths.start()):
+        if menu.site in widths.parts and menu.ladders:
+            options[menu.site] = menu.ladders[0].option(0)
+    mixed, _ = widths.settle(Plan(options, 0.0), widths.start())
+    candidate = pipeline.apply(study, mixed)
+    assert candidate.max_difference < 1e-4
+    assert candidate.totals.params < narrow(study.canonical, widths, plan).canonical.totals.params
+    assert mixed.total("params") < widths.settle(plan, widths.start())[0].total("params")
+
+
+@pytest.mark.ort
+def test_the_refit_brings_the_outputs_nearer_to_the_originals() -> None:
+    study = study_of("inverted")
+    widths = widths_of(study)
+    plan = plan_of(study, [0.6] * 6)
+    session = open_session(study.canonical.model.to_proto().SerializeToString())
+
+    def lost(calibration: Sequence[Mapping[str, np.ndarray]]) -> float:
+        cut = narrow(study.canonical, widths, plan, calibration).canonical.model
+        changed = open_session(cut.to_proto().SerializeToString())
+        unseen = [{"image": floats(90, 64, 3, 4, 4)}]
+        return distortion([(run_session(session, x), run_session(changed, x)) for x in unseen], classifies=False)
+
+    assert lost([{"image": floats(60 + number, 64, 3, 4, 4)} for number in range(4)]) < lost(())
+
+
+@pytest.mark.ort
+def test_measured_distortions_rise_as_channels_go_and_are_kept(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    study = STUDIES["residual"]
+    _, batches = network("residual")
+    cache = Cache(tmp_path, "distortion")
+    menus = price_widths(study.canonical, widths_of(study), batches, cache)
+    files = sorted(tmp_path.rglob("*.json"))
+    assert files
+    for menu in menus:
+        for ladder in menu.ladders:
+            assert ladder.metric == "output_kl"
+            assert (np.diff(ladder.error) <= 1e-12).all()
+    again = price_widths(study.canonical, widths_of(study), batches, cache)
+    assert sorted(tmp_path.rglob("*.json")) == files
+    for first, second in zip(menus, again, strict=True):
+        for a, b in zip(first.ladders, second.ladders, strict=True):
+            np.testing.assert_array_equal(a.error, b.error)
+
+
+@pytest.mark.ort
+def test_only_groups_whose_layers_were_asked_for_are_offered() -> None:
+    canonical, batches = network("residual")
+    everything = survey(canonical)
+    first = everything.groups[0]
+    fewer = survey(canonical, exclude=f"^{next(iter(first.rows))}$")
+    assert first.name not in [group.name for group in fewer.groups]
+    assert any("--exclude" in refusal.reason for refusal in fewer.refusals)
+    moments = observe_moments(canonical.model, everything.layers[:-1], batches)
+    widths, refusals = offer_widths(canonical, everything, [], moments, "second-order", 1)
+    assert any("second moment" in refusal.reason for refusal in refusals)
+    assert len(widths.groups) < len(everything.groups)
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"low_rank": {"metric": "whitened"}}, "no other kind beside them than sparse, but low_rank is enabled"),
+        ({"low_rank": {"enabled": False}, "allocate": {}}, 'nodes expect objective "total"'),
+        ({"low_rank": {"enabled": False}, "nodes": {"enabled": True, "multiple": 0}}, "greater than or equal to 1"),
+        ({"low_rank": {"enabled": False}, "nodes": {"enabled": True, "method": "best"}}, "second-order"),
+    ],
+)
+def test_a_recipe_of_channels_is_read_strictly(tmp_path, tables: Mapping[str, object], message: str) -> None:  # type: ignore[no-untyped-def]
+    whole = {"nodes": {"enabled": True}, "allocate": {"objective": "total", "error": "outputs"}, **tables}
+    path = tmp_path / "mine.toml"
+    lines = []
+    for table, entries in whole.items():
+        lines += [f"[{table}]", *(f"{key} = {json.dumps(value)}" for key, value in dict(entries).items())]  # type: ignore[call-overload]
+    path.write_text("\n".join(lines))
+    with pytest.raises(UsageError, match=message):
+        read_recipe(str(path))
+
+
+STUDIES = {body: study_of(body) for body in BODIES}
+"""Made once: nothing of a study changes."""
