@@ -43,7 +43,7 @@ def recipe_of(name: str, budget: str | None) -> Recipe:
     return recipe.model_copy(update={"allocate": recipe.allocate.model_copy(update={"budget": budget})})
 
 
-def measure(case: Case, recipes: Sequence[Recipe], drops: Sequence[float]) -> list[str]:
+def measure(case: Case, recipes: Sequence[Recipe], drops: Sequence[float], target: str | None = None) -> list[str]:
     """The rows of one network."""
     swept = lissom.sweep(
         case.model,
@@ -53,6 +53,7 @@ def measure(case: Case, recipes: Sequence[Recipe], drops: Sequence[float]) -> li
         validation=goal_data(case),
         test=case.validation,
         metric=case.metric,
+        target=target,
         keep_anyway=True,
     )
     REPORTS.mkdir(parents=True, exist_ok=True)
@@ -85,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", help="only networks whose name contains this")
     parser.add_argument("--recipe", nargs="+", default=["alds", "lowrank"])
     parser.add_argument("--budget", choices=["params", "macs", "bytes", "latency_us"], help="what is cut")
+    parser.add_argument("--target", help="the processor, for recipes that ask for it")
     parser.add_argument("--max-drop", type=float, nargs="+", default=list(DROPS))
     arguments = parser.parse_args(argv)
     recipes = [recipe_of(name, arguments.budget) for name in arguments.recipe]
@@ -92,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("|---|---|---|---|---|---|---|---|---|")
     for case in cases(arguments.cifar, arguments.ocr):
         if arguments.only is None or arguments.only in case.name:
-            print(*measure(case, recipes, arguments.max_drop), sep="\n", flush=True)
+            print(*measure(case, recipes, arguments.max_drop, arguments.target), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,10 @@
    latencies. Predicted is what the search goes by: what the original takes, less what the options save. All finished
    models and the original are then timed in the same rounds; the error is that of the predicted share of the
    original's latency against the measured one.
-2. Distortion. Random plans that keep from 0.95 down to 0.4 of the parameters, on menus with measured distortions.
-   Predicted is the sum over the sites, from calibration samples; real is the distortion of the finished model on
-   held-out samples. What counts is the rank correlation.
+2. Distortion. Random plans that keep from 0.95 down to 0.4 of the parameters (`--shares`), on menus with measured
+   distortions: each site has a random share near that of the plan, and its best option within it (`--any-ladder`: that
+   of a random ladder). Predicted is the sum over the sites, from calibration samples; real is the distortion of the
+   finished model on held-out samples. What counts is the rank correlation.
 
 The options are those of the recipe `lowrank`, without the refit: it changes no latency, and distortions are predicted
 before it.
@@ -61,8 +62,8 @@ LATENCY_SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
 RANDOM_SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
 """Of the parameters, for random plans that are timed."""
 
-LEAST_SHARE, MOST_SHARE = 0.4, 0.95
-"""Of the parameters, for random plans whose distortion is measured."""
+SHARES = (0.95, 0.4)
+"""Of the parameters, the first and the last of the random plans whose distortion is measured."""
 
 SPREAD = 0.3
 """How far the share of one site may lie from that of its plan."""
@@ -116,19 +117,21 @@ class Judged:
     real: float
 
 
-def random_plan(menus: Sequence[Menu], share: float, rng: np.random.Generator) -> Plan:
-    """A random ladder for each site, at its largest option within a random share of the parameters near `share`.
+def random_plan(menus: Sequence[Menu], share: float, rng: np.random.Generator, any_ladder: bool = False) -> Plan:
+    """A random share of the parameters near `share` for each site, and what is best within it: least error.
 
-    A site stays dense where that share is 1 or more, or the ladder has no option that small.
+    With `any_ladder` the best option is one of a random ladder's, mostly one that no allocator would take. A site stays
+    dense where its share is 1 or more, or no option is that small.
     """
 
     def draw(menu: Menu) -> Option:
         limit = (share + SPREAD * rng.uniform(-1, 1)) * menu.dense.cost.params
         if not menu.ladders or limit >= menu.dense.cost.params:
             return menu.dense
-        ladder = menu.ladders[int(rng.integers(len(menu.ladders)))]
-        (fits,) = np.nonzero(ladder.params <= limit)
-        return ladder.option(int(fits[-1])) if len(fits) else menu.dense
+        ladders = [menu.ladders[int(rng.integers(len(menu.ladders)))]] if any_ladder else menu.ladders
+        fitting = [(ladder, np.flatnonzero(ladder.params <= limit)) for ladder in ladders]
+        options = [ladder.option(int(fits[-1])) for ladder, fits in fitting if len(fits)]
+        return min(options, key=lambda option: option.error, default=menu.dense)
 
     options = {menu.site: draw(menu) for menu in menus}
     return Plan(options, level=max((option.error for option in options.values()), default=0.0))
@@ -175,14 +178,16 @@ def _latency_plans(study: Study, whole: float, fast: bool) -> Iterator[tuple[Cho
         yield "random", random_plan(study.menus, share, np.random.default_rng(seed))
 
 
-def predict_distortion(subject: Subject, study: Study, count: int, cache: Path | None) -> list[Judged]:
-    """Random plans with predicted and real distortions."""
+def predict_distortion(
+    subject: Subject, study: Study, count: int, between: Sequence[float], any_ladder: bool, cache: Path | None
+) -> list[Judged]:
+    """Random plans, of evenly spaced shares of the parameters, with predicted and real distortions."""
     study, ruler = with_distortions(subject, study, cache), Ruler(subject)
     original = subject.canonical.original.params
     found = []
-    shares = np.linspace(MOST_SHARE, LEAST_SHARE, count).tolist()
+    shares = np.linspace(*between, count).tolist()
     for seed, share in enumerate(progress(shares, subject.case.name)):
-        plan = random_plan(study.menus, share, np.random.default_rng(seed))
+        plan = random_plan(study.menus, share, np.random.default_rng(seed), any_ladder)
         candidate = pipeline.apply(study, plan)
         found.append(Judged(candidate.totals.params / original, summed_error(plan), ruler(candidate.model)))
     return found
@@ -207,6 +212,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measures, prints a line a network and writes all plans' figures."""
     parser = command(__doc__)
     parser.add_argument("--plans", type=int, default=50, help="random plans whose distortion is measured")
+    parser.add_argument("--shares", type=float, nargs=2, default=list(SHARES), help="of the parameters that they keep")
+    parser.add_argument("--any-ladder", action="store_true", help="not the best options: those of random ladders")
     parser.add_argument("--seconds", type=float, default=40.0, help="of the timing of all models of a network")
     arguments = arguments_of(parser, argv)
     if arguments.fast:
@@ -222,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             subject = open_subject(case, arguments.samples, arguments.held_out)
             study = pipeline.propose_menus(subject.canonical, recipe, Machine.here().block(), subject.moments)
             timed = predict_latency(subject, study, arguments, cache)
-            judged = predict_distortion(subject, study, arguments.plans, cache)
+            judged = predict_distortion(subject, study, arguments.plans, arguments.shares, arguments.any_ladder, cache)
             lines.append(row(case.name, timed, judged))
             entries = {"latency": [{**asdict(plan), "error": plan.error} for plan in timed]}
             networks[case.name] = {**entries, "distortion": [asdict(plan) for plan in judged]}

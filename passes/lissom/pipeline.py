@@ -45,7 +45,10 @@ from lissom.recover.fit import Dense, Fit
 from lissom.recover.norms import put_norms
 from lissom.recover.refit import Judged, Refitted, fitted, refit
 from lissom.rewrite import Rewrite, in_copy, own_bias, replace_bias, replace_weight
+from lissom.sparse.blocks import Blocks
 from lissom.sparse.lower import pack_layers, require_native
+from lissom.sparse.propose import KIND as SPARSE
+from lissom.sparse.storage import Storage, storage
 from lissom.verify import require_same
 from lissom.version import __version__
 
@@ -97,6 +100,7 @@ class Candidate:
         max_difference: largest difference to the plan's weights put into the original graph,
             relative to the largest output.
         judged: what came of the refit of each layer that was tried.
+        storage: what each sparse layer takes to store, as the Scalpel paper counts.
     """
 
     model: Model
@@ -104,6 +108,7 @@ class Candidate:
     totals: Totals
     max_difference: float
     judged: Mapping[str, Judged] = field(default_factory=dict)
+    storage: Mapping[str, Storage] = field(default_factory=dict)
 
 
 def propose_menus(
@@ -270,7 +275,18 @@ def apply(study: Study, plan: Plan) -> Candidate:
         difference = max(difference, narrowed.max_difference)
         judged, refusals = {**narrowed.judged, **judged}, [*narrowed.refusals, *refusals]
     plan = replace(plan, refusals=(*plan.refusals, *refusals))
-    return Candidate(edited, plan, totals(edited, shapes), difference, judged)
+    return Candidate(edited, plan, totals(edited, shapes), difference, judged, _storage(study, plan, cut.numbers))
+
+
+def _storage(study: Study, plan: Plan, numbers: Mapping[str, Dense]) -> dict[str, Storage]:
+    """What the plan's sparse layers take to store."""
+    found = {}
+    for layer in study.canonical.layers:
+        option = plan.options.get(layer.name)
+        if option is not None and option.kind == SPARSE:
+            folded = numbers[layer.name].weight.reshape(layer.geometry.out_channels, -1)
+            found[layer.name] = storage(folded, Blocks.named(layer.geometry, option.parameters))
+    return found
 
 
 def _narrow(study: Study, plan: Plan) -> tuple[Study, Plan, Narrow | None]:

@@ -58,6 +58,12 @@ def test_a_microcontroller_gets_groups_along_the_rows(few: str) -> None:
     changed = [layer for layer in found.report.layers if layer.kind != "dense"]
     assert {layer.kind for layer in changed} == {"block-sparse"}
     assert {layer.parameters["pattern"] for layer in changed} == {"rows"}
+    for layer in changed:
+        assert layer.storage is not None
+        assert layer.storage.dense == layer.before.bytes
+        assert (layer.storage.grouped < layer.storage.dense) == (
+            layer.after.params / layer.before.params < layer.storage.grouped_break_even
+        )
     assert found.report.after is not None
     assert found.report.after.params <= 0.3 * found.report.before.params
 

@@ -197,7 +197,7 @@ def test_bad_arguments_are_refused_before_any_work(
 def test_labels_of_the_test_data_that_are_no_classes_are_refused_before_any_work(
     tmp_path: Path, data: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "canonicalise", None)
+    monkeypatch.setattr("lissom.study.canonicalise", None)
     with np.load(data["test"]) as arrays:
         np.savez(tmp_path / "test.npz", image=arrays["image"], labels=arrays["labels"] + 10)
     with pytest.raises(lissom.UsageError, match="label"):

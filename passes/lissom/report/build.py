@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,7 @@ from lissom.report.schema import (
     Report,
     Size,
     StepEntry,
+    StorageEntry,
     TargetEntry,
     TryEntry,
     Versions,
@@ -169,6 +171,7 @@ def _layers(study: Study, plan: Plan, candidate: Candidate | None) -> list[Layer
             continue
         op, shape = layers[menu.site]
         judged = None if candidate is None else candidate.judged.get(menu.site)
+        stored = None if candidate is None else candidate.storage.get(menu.site)
         entries.append(
             LayerEntry(
                 site=menu.site,
@@ -184,6 +187,7 @@ def _layers(study: Study, plan: Plan, candidate: Candidate | None) -> list[Layer
                 refit=None
                 if judged is None
                 else RefitEntry(kept=judged.kept, error_before=judged.before, error_after=judged.after),
+                storage=None if stored is None else StorageEntry(**asdict(stored)),
             )
         )
     return entries

@@ -77,6 +77,21 @@ class RefitEntry(_Part):
     error_after: float
 
 
+class StorageEntry(_Part):
+    """Bytes of a sparse layer's weight as the Scalpel paper counts them (float32, 16-bit indices, 32-bit pointers).
+
+    Attributes:
+        dense, csr, grouped: without and with one index a weight, and with one a block.
+        csr_break_even, grouped_break_even: densities above which the dense weight is smaller; 0 where it always is.
+    """
+
+    dense: int
+    csr: int
+    grouped: int
+    csr_break_even: float
+    grouped_break_even: float
+
+
 class LayerEntry(_Part):
     """One site: what it is, and what was chosen for it.
 
@@ -90,6 +105,7 @@ class LayerEntry(_Part):
         before, after: cost of the dense layer and of the option.
         options: how many options the site was offered.
         refit: what came of its refit, or null where none was tried.
+        storage: what it takes to store where it is sparse, else null.
     """
 
     site: str
@@ -103,6 +119,7 @@ class LayerEntry(_Part):
     after: CostEntry
     options: int
     refit: RefitEntry | None = None
+    storage: StorageEntry | None = None
 
 
 class RefusalEntry(_Part):
