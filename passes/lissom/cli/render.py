@@ -10,7 +10,8 @@ import rich.markup
 import rich.table
 
 from lissom.cli.console import Console
-from lissom.report.schema import AccuracyEntry, LatencyEntry, LayerEntry, RefusalEntry, Report
+from lissom.report.recovery import ScoreEntry
+from lissom.report.schema import CHANNELS, AccuracyEntry, LatencyEntry, LayerEntry, RefusalEntry, Report
 
 SHOWN_REFUSALS = 5
 """Refusals that are printed without -v."""
@@ -21,11 +22,14 @@ def render_report(report: Report, verbose: int) -> None:
     out = Console.out()
     for remark in report.remarks:
         out.print(f"note: {rich.markup.escape(remark)}")
-    changed = [layer for layer in report.layers if layer.kind != "dense"]
-    out.print(
-        f"{report.model['name']}: recipe {report.recipe['name']}, "
-        f"{len(changed)} of {len(report.layers)} layers replaced, {len(report.refusals)} refusals"
-    )
+    groups = [layer for layer in report.layers if layer.op == CHANNELS]
+    layers = [layer for layer in report.layers if layer.op != CHANNELS]
+    told = [f"recipe {report.recipe['name']}"]
+    if layers:
+        told.append(f"{_changed(layers)} of {len(layers)} layers replaced")
+    if groups:
+        told.append(f"{_changed(groups)} of {len(groups)} channel groups cut")
+    out.print(f"{report.model['name']}: {', '.join(told)}, {len(report.refusals)} refusals")
     if verbose or report.status == "dry-run":
         out.print(layer_table(report.layers))
     render_refusals(report.refusals, verbose)
@@ -41,6 +45,10 @@ def render_report(report: Report, verbose: int) -> None:
         f"[dim]{environment.machine['cpu']}, {environment.threads} thread(s), {', '.join(environment.providers)}, "
         f"onnxruntime {environment.versions.onnxruntime}, lissom {environment.versions.lissom}[/dim]"
     )
+
+
+def _changed(layers: Sequence[LayerEntry]) -> int:
+    return sum(layer.kind != "dense" for layer in layers)
 
 
 def layer_table(layers: Sequence[LayerEntry]) -> rich.table.Table:
@@ -103,8 +111,13 @@ def add_latency(table: rich.table.Table, latency: LatencyEntry) -> None:
         "latency, median",
         f"{latency.original['median_us']:,.0f} µs",
         f"{latency.compressed['median_us']:,.0f} µs",
-        f"{latency.ratio:.3f} [{latency.low:.3f}, {latency.high:.3f}] {latency.verdict}",
+        latency_change(latency),
     )
+
+
+def latency_change(latency: LatencyEntry) -> str:
+    """The ratio with its interval, and what that says."""
+    return f"{latency.ratio:.3f} [{latency.low:.3f}, {latency.high:.3f}] {latency.verdict}"
 
 
 def _add_scores(table: rich.table.Table, scores: Sequence[AccuracyEntry]) -> None:
@@ -113,7 +126,12 @@ def _add_scores(table: rich.table.Table, scores: Sequence[AccuracyEntry]) -> Non
             before, after, change = "", f"{score.after:.1f} dB", "signal to noise against the original's outputs"
         else:
             before, after, change = f"{score.before:.4f}", f"{score.after:.4f}", f"{score.after - score.before:+.4f}"
-        table.add_row(f"{score.metric}, n={score.n}, {Path(score.data).name}", before, after, change)
+        table.add_row(score_label(score), before, after, change)
+
+
+def score_label(score: AccuracyEntry | ScoreEntry) -> str:
+    """What a row of scores is called."""
+    return f"{score.metric}, n={score.n}, {Path(score.data).name}"
 
 
 def _change(before: float, after: float) -> str:

@@ -18,6 +18,7 @@ from lissom.data import Feeds
 from lissom.options import Cost, Plan
 from lissom.pipeline import Candidate, Study
 from lissom.report.schema import (
+    CHANNELS,
     AccuracyEntry,
     CostEntry,
     Environment,
@@ -163,7 +164,7 @@ def _predicted(study: Study, search: Search, plan: Plan) -> CostEntry:
 def _layers(study: Study, plan: Plan, candidate: Candidate | None) -> list[LayerEntry]:
     layers = {layer.name: (layer.op, layer.weight.shape) for layer in study.canonical.layers}
     if study.widths is not None:
-        layers |= {site: ("channels", (len(group),)) for site, group in study.widths.groups.items()}
+        layers |= {site: (CHANNELS, (len(group),)) for site, group in study.widths.groups.items()}
     entries = []
     for menu in study.menus:
         option = plan.options.get(menu.site)

@@ -92,6 +92,10 @@ class StorageEntry(_Part):
     grouped_break_even: float
 
 
+CHANNELS = "channels"
+"""The operator that a channel group has in a report."""
+
+
 class LayerEntry(_Part):
     """One site: what it is, and what was chosen for it.
 
