@@ -69,6 +69,8 @@ class Kind:
         emit_random: `apply` with random weights, for timing.
         narrowed: narrowed(parameters, wide, narrow) is the option for a layer that has lost channels; None where there
             is none, and the kind cannot be offered beside narrower layers.
+        keeps_zeros: whether its options are dense weights with zeros: the refit then gives what is left other numbers,
+            and chooses no other zeros.
     """
 
     offer: Callable[[Site, Recipe, int, FloatArray | None], list[Ladder]]
@@ -76,6 +78,7 @@ class Kind:
     approximate: Approximate
     emit_random: EmitOption
     narrowed: Callable[[Parameters, Geometry, Geometry], Parameters] | None = None
+    keeps_zeros: bool = False
 
 
 def menu(
@@ -188,6 +191,7 @@ KINDS: Mapping[str, Kind] = {
         sparse_surgery.approximate,
         sparse_surgery.emit_random,
         sparse_surgery.narrowed,
+        keeps_zeros=True,
     ),
 }
 """Every kind, by the name that its options bear."""

@@ -352,7 +352,7 @@ def _cut(study: Study, plan: Plan, fits: Mapping[str, Fit]) -> _Cut:
             replace_weight(target, found.target.weight)
             if found.target.bias is not None:
                 replace_bias(target, found.target.bias)
-        if option.kind == "dense":
+        if option.kind == "dense" or (found is not None and KINDS[option.kind].keeps_zeros):
             rewrite = Rewrite([target.node], target.weight, None if found is None else found.target.bias)
         else:
             with one_blas_thread():
@@ -373,7 +373,7 @@ def _cut(study: Study, plan: Plan, fits: Mapping[str, Fit]) -> _Cut:
 def _refit(study: Study, plan: Plan, start: Mapping[str, Dense]) -> Refitted:
     """What the layers should hold instead of what they have after surgery alone."""
     asked, canonical = study.recipe.refit, study.canonical
-    approximate = {name: kind.approximate for name, kind in KINDS.items()}
+    approximate = {name: kind.approximate for name, kind in KINDS.items() if not kind.keeps_zeros}
     return refit(
         canonical.model,
         canonical.layers,

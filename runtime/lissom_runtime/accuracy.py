@@ -231,10 +231,13 @@ def _hits(outputs: Outputs, labels: Array | None, k: int) -> Array:
 
 
 def _user_scores(name: str, function: Callable[..., Any]) -> Callable[[Outputs, Array | None, Outputs], Array]:
-    """Calls the user's function and checks what it returns."""
+    """Calls the user's function; what it raises, and what is not one finite score a sample, is a `UsageError`."""
 
     def scores(outputs: Outputs, labels: Array | None, _: Outputs) -> Array:
-        returned = np.asarray(function(dict(outputs), labels))
+        try:
+            returned = np.asarray(function(dict(outputs), labels))
+        except Exception as error:  # the user's code may raise anything
+            raise UsageError(f"expected scores from {name}, but got {type(error).__name__}: {error}") from error
         samples = len(next(iter(outputs.values())))
         if returned.shape != (samples,) or returned.dtype.kind not in "fiub" or not np.isfinite(returned).all():
             raise UsageError(

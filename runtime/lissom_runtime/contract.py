@@ -21,14 +21,29 @@ A SparseChain is up to three layers in one (docs/decisions/0009): its inputs are
 
 the first of a sparse stage, whose blocks run along output channels, the second of a dense depthwise one. Only the last
 stage may add a residual. The attributes are those of the convolution in the middle; expand and project are 1 × 1.
+
+A WinnerMask keeps the largest activations of each sample and makes the others zero. It takes `x`[batch, ...] and two
+constants: `rate`, a float64 scalar in (0, 1], and `stride`, int64[1], at least 1. Of the n elements of a sample it
+looks at those with the indices 0, s, 2 s, ... in row-major order, s = `stride`: m = ceil(n / s) of them. Their winners
+are the k = max(1, rate m) largest, rate m in float64, rounded half to even (`winner_count`). theta is the least |x| of
+these, and
+
+    y = 0 where |x| < theta, else x.
+
+So what is as large as theta stays, ties included. A NaN counts as infinity: it is a winner, and stays a NaN. A model
+that asks for a share alpha of the elements has s = max(1, floor(1 / alpha)) (`sample_stride`).
+Source: Integral Pruning on Activations and Weights for Efficient Neural Networks (ICLR 2019 submission).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Literal, get_args
+
+from lissom_runtime.errors import UsageError
 
 DOMAIN = "ai.lissom"
 """Domain of the operators."""
@@ -211,6 +226,68 @@ def chain_signatures() -> Iterator[ChainSignature]:
             yield ChainSignature(shape, columns, inner, last, residual)
 
 
+@dataclass(frozen=True)
+class MaskSignature:
+    """The mask of activation pruning, which has one name."""
+
+    name: str = "WinnerMask"
+    inputs: tuple[str, ...] = ("x", "rate", "stride")
+    attributes: tuple[str, ...] = ()
+
+
+WINNER_MASK = MaskSignature()
+"""The operator that keeps the winners of each sample."""
+
+SAMPLE_SHARE = 0.1
+"""alpha where nobody says another: the share of a sample's activations that theta is found from."""
+
+
+def sample_stride(alpha: float) -> int:
+    """The distance s between the elements that a share `alpha` of them takes.
+
+    Raises:
+        UsageError: `alpha` is not in (0, 1].
+    """
+    if not 0 < alpha <= 1:
+        raise UsageError(f"expected a share of the activations above 0 and up to 1, got {alpha}")
+    return max(1, math.floor(1 / alpha))
+
+
+def winner_count(rate: float, size: int) -> int:
+    """How many of `size` elements win at a winner rate, 1 to `size`.
+
+    Raises:
+        UsageError: `rate` is not in (0, 1].
+    """
+    if not 0 < rate <= 1:
+        raise UsageError(f"expected a winner rate above 0 and up to 1, got {rate}")
+    return max(1, round(rate * size))
+
+
+def require_sample(rate: float, alpha: float, size: int) -> None:
+    """Refuses a sample in which less than one element would win, because one does.
+
+    Args:
+        rate: the winner rate.
+        alpha: the share of the activations that theta is found from.
+        size: elements of one input.
+
+    Raises:
+        UsageError: `rate` or `alpha` is out of range, or the sample has less than 1 / `rate` elements.
+    """
+    sampled = -(-size // sample_stride(alpha))
+    winner_count(rate, sampled)
+    if sampled < 1 / rate:
+        raise UsageError(
+            f"expected at least {math.ceil(1 / rate)} sampled activations for a winner rate of {rate}, got {sampled} "
+            f"of {size}"
+        )
+
+
 def operator_names() -> list[str]:
     """The names of all operators, in the order in which the library registers them."""
-    return [*(signature.name for signature in signatures()), *(chain.name for chain in chain_signatures())]
+    return [
+        *(signature.name for signature in signatures()),
+        *(chain.name for chain in chain_signatures()),
+        WINNER_MASK.name,
+    ]

@@ -63,8 +63,13 @@ void set_output(const OrtApi* api, OrtShapeInferContext* context, Symbolic outpu
 }  // namespace
 
 void infer_shape(const OrtApi* api, const Signature& signature, OrtShapeInferContext* context) {
+  const Symbolic x = input(api, context, kX);
+  if (signature.kind == Kind::mask) {
+    if (x.shape.rank >= 2) set_output(api, context, x);
+    return;
+  }
   const Stage& last = signature.last();
-  const Symbolic x = input(api, context, kX), bias = input(api, context, last.bias);
+  const Symbolic bias = input(api, context, last.bias);
   const bool conv = signature.kind != Kind::gemm;
   if ((conv ? x.shape.rank != 4 : x.shape.rank < 2) || bias.shape.rank != 1) return;
   const size_t channels = conv ? 1 : x.shape.rank - 1;

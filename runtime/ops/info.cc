@@ -16,6 +16,7 @@ size_t bytes_of(int type) {
     case ORT_UINT16:
       return 2;
     case ORT_INT64:
+    case ORT_DOUBLE:
       return 8;
     default:
       return 4;

@@ -59,6 +59,7 @@ class Kernel {
 std::unique_ptr<Kernel> make_conv(const OrtApi* api, const Info& info);
 std::unique_ptr<Kernel> make_gemm(const OrtApi* api, const Info& info);
 std::unique_ptr<Kernel> make_chain(const OrtApi* api, const Info& info);
+std::unique_ptr<Kernel> make_mask(const OrtApi* api, const Info& info);
 
 }  // namespace lissom
 

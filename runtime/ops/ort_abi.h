@@ -36,7 +36,15 @@ using OrtPathChar = char;
 #endif
 
 enum OrtErrorCode { ORT_FAIL = 1, ORT_INVALID_ARGUMENT = 2 };
-enum OrtElementType { ORT_FLOAT = 1, ORT_UINT8 = 2, ORT_UINT16 = 4, ORT_INT32 = 6, ORT_INT64 = 7, ORT_UINT32 = 12 };
+enum OrtElementType {
+  ORT_FLOAT = 1,
+  ORT_UINT8 = 2,
+  ORT_UINT16 = 4,
+  ORT_INT32 = 6,
+  ORT_INT64 = 7,
+  ORT_DOUBLE = 11,
+  ORT_UINT32 = 12
+};
 enum OrtOpAttrType { ORT_OP_ATTR_INTS = 2 };
 
 struct OrtApiBase {

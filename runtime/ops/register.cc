@@ -26,8 +26,10 @@ std::unique_ptr<Kernel> make(const OrtApi* api, const Info& info) {
       return make_conv(api, info);
     case Kind::gemm:
       return make_gemm(api, info);
-    default:
+    case Kind::chain:
       return make_chain(api, info);
+    default:
+      return make_mask(api, info);
   }
 }
 
@@ -58,6 +60,14 @@ size_t residual_in_place(int** inputs, int** outputs) {
   return 1;
 }
 
+/* A mask may write over its input. */
+size_t input_in_place(int** inputs, int** outputs) {
+  static int input = kX, output = 0;
+  *inputs = &input;
+  *outputs = &output;
+  return 1;
+}
+
 Operator make_operator(const OrtApi* api, const Signature& signature) {
   Operator op = {};
   op.api = api;
@@ -81,10 +91,12 @@ Operator make_operator(const OrtApi* api, const Signature& signature) {
     return guarded(self(op).api, [&] { infer_shape(self(op).api, *self(op).signature, context); });
   };
   op.GetStartVersion = op.GetEndVersion = [](const OrtCustomOp*) { return kVersion; };
-  if (signature.stages.size() == 1 && signature.last().residual == kResidual) {
+  if (signature.kind == Kind::mask) {
+    op.GetMayInplace = input_in_place;
+  } else if (signature.stages.size() == 1 && signature.last().residual == kResidual) {
     op.GetMayInplace = residual_in_place;
-    op.ReleaseMayInplace = [](int*, int*) {};
   }
+  if (op.GetMayInplace) op.ReleaseMayInplace = [](int*, int*) {};
   return op;
 }
 

@@ -8,7 +8,7 @@ namespace lissom {
 namespace {
 
 /* In the order of the enumerations in signature.h, packed.h and sparse.h. */
-constexpr const char* kKinds[] = {"SparseConv", "SparseGemm", "SparseChain"};
+constexpr const char* kKinds[] = {"SparseConv", "SparseGemm", "SparseChain", "WinnerMask"};
 constexpr const char* kRoles[] = {"layer", "expand", "depthwise", "spatial", "project"};
 constexpr const char* kColumnsFormats[] = {"bitmap", "delta8", "u16", "u32"};
 constexpr int kColumnsTypes[] = {ORT_UINT8, ORT_UINT8, ORT_UINT16, ORT_UINT32};
@@ -90,6 +90,13 @@ Signature chain(const ChainShape& shape, int32_t columns, const ChainActivations
   return signature;
 }
 
+Signature mask() {
+  Signature signature = start(Kind::mask, 0, 0);
+  signature.inputs.push_back({"rate", ORT_DOUBLE});
+  signature.inputs.push_back({"stride", ORT_INT64});
+  return signature;
+}
+
 std::vector<Signature> all() {
   const ChainShape shapes[] = {{"inverted_residual", {Role::expand, Role::depthwise, Role::project}},
                                {"expanded_depthwise", {Role::expand, Role::depthwise}},
@@ -115,6 +122,7 @@ std::vector<Signature> all() {
       }
     }
   }
+  list.push_back(mask());
   return list;
 }
 

@@ -14,13 +14,16 @@ namespace lissom {
 constexpr const char* kDomain = "ai.lissom";
 constexpr int kVersion = 1; /* of the domain */
 
-enum class Kind { conv, gemm, chain };
+enum class Kind { conv, gemm, chain, mask };
 
 /* What a layer is to its operator: the whole of it, or a link of a chain. All but `depthwise` are sparse. */
 enum class Role { whole, expand, depthwise, spatial, project };
 
 /* The input that every operator begins with; those of its stages follow. */
 constexpr size_t kX = 0;
+
+/* The inputs of a WinnerMask besides x. */
+enum MaskInput : size_t { kRate = 1, kStride = 2 };
 
 /* The inputs of a sparse stage, counted from its first. A depthwise one has the weight, and then the bias. */
 enum SparseInput : size_t { kShape, kRowPtr, kColumns, kValues };
@@ -46,7 +49,7 @@ struct Signature {
   int32_t orientation; /* lissom_orientation */
   std::string name;
   std::vector<Formal> inputs;
-  std::vector<Stage> stages; /* at least one, in the order in which they run */
+  std::vector<Stage> stages; /* at least one, in the order in which they run; none of a mask */
 
   const Stage& last() const { return stages.back(); } /* which alone may have a residual */
 };

@@ -69,15 +69,30 @@ class Build:
 
 
 def _no_emulation() -> str | None:
-    if platform.machine() != "x86_64" or "avx2" not in Path("/proc/cpuinfo").read_text(encoding="utf-8"):
+    processor = Path("/proc/cpuinfo").read_text(encoding="utf-8") if platform.machine() == "x86_64" else ""
+    if "avx2" not in processor:
         return "AVX-512 is emulated by AVX2, which this processor lacks"
+    if "avx512f" in processor:
+        return "this processor has AVX-512 itself"
     return None if SIMDE.exists() else f"SIMDe is not installed (Debian: libsimde-dev): there is no {SIMDE}"
 
 
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g1")
 BUILDS = {
-    "native": Build(),
-    "sanitized": Build(kernel_flags=("-O1",), flags=SANITIZERS, link_flags=SANITIZERS),
+    "sanitized": Build(
+        kernel_flags=("-O1",),
+        flags=SANITIZERS,
+        link_flags=SANITIZERS,
+        obstacle=lambda: "emulated AVX-512 is run with sanitizers too" if _no_emulation() is None else None,
+    ),
+    "sanitized, emulated avx512": Build(
+        kernel_flags=("-O1",),
+        flags=(*SANITIZERS, "-DLISSOM_EMULATE_AVX512"),
+        link_flags=SANITIZERS,
+        isa_flags={"avx2": AVX2, "avx512": ("-mavx2", "-mfma", "-Wno-psabi")},
+        must_run=frozenset({"scalar", "avx2", "avx512"}),
+        obstacle=_no_emulation,
+    ),
     "aarch64": Build(
         link_flags=("-static",),
         must_run=frozenset({"scalar", "neon"}),
@@ -85,13 +100,6 @@ BUILDS = {
         runner=("qemu-aarch64-static",),
         machine="aarch64",
         quick=True,
-    ),
-    "emulated avx512": Build(
-        kernel_flags=("-O1",),
-        flags=("-DLISSOM_EMULATE_AVX512",),
-        isa_flags={"avx2": AVX2, "avx512": ("-mavx2", "-mfma", "-Wno-psabi")},
-        must_run=frozenset({"scalar", "avx2", "avx512"}),
-        obstacle=_no_emulation,
     ),
 }
 

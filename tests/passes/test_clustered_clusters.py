@@ -7,7 +7,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 from graph.onnx_text import floats
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from lissom.clustered.clusters import balanced, bases, captured, embedded, order_of, refined, seeded
 
@@ -22,6 +22,7 @@ def clusterings(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int]:
     return items, labels, clusters
 
 
+@settings(max_examples=40)
 @given(seed=st.integers(0, 99))
 def test_the_assignment_of_equal_clusters_is_the_best_of_all(seed: int) -> None:
     scores = np.random.default_rng(seed).random((6, 3))
@@ -36,6 +37,7 @@ def test_clusters_that_do_not_divide_the_items_are_refused() -> None:
         balanced(np.ones((6, 4)))
 
 
+@settings(max_examples=40)
 @given(case=clusterings(), dim=st.integers(1, 4))
 def test_bases_are_orthonormal_and_capture_what_the_singular_values_say(
     case: tuple[np.ndarray, np.ndarray, int], dim: int
@@ -51,6 +53,7 @@ def test_bases_are_orthonormal_and_capture_what_the_singular_values_say(
     assert captured(items, found[None]).sum() == pytest.approx(expected)
 
 
+@settings(max_examples=40)
 @given(case=clusterings(), dim=st.integers(1, 3))
 def test_refined_clusters_are_of_one_size_and_capture_no_less(
     case: tuple[np.ndarray, np.ndarray, int], dim: int
@@ -92,6 +95,7 @@ def test_points_of_zeros_are_shared_out_evenly() -> None:
     assert list(np.bincount(seeded(np.zeros((6, 2)), 3))) == [2, 2, 2]
 
 
+@settings(max_examples=40)
 @given(labels=st.lists(st.integers(0, 4), min_size=1, max_size=12))
 def test_the_order_of_clusters_is_a_permutation_that_moves_nothing_needlessly(labels: list[int]) -> None:
     given_labels = np.array(labels)

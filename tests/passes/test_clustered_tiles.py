@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from graph.onnx_text import floats, model, run
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from lissom import pipeline
 from lissom.canonical import canonicalise
@@ -47,6 +47,7 @@ def blocks(weight: np.ndarray, tiling: Tiling, places: Order) -> list[np.ndarray
     ]
 
 
+@settings(max_examples=40)
 @given(case=cases())
 def test_the_error_is_the_energy_that_the_blocks_lose(case: tuple[np.ndarray, Tiling]) -> None:
     weight, tiling = case
@@ -57,6 +58,7 @@ def test_the_error_is_the_energy_that_the_blocks_lose(case: tuple[np.ndarray, Ti
     assert norms[0] == pytest.approx(np.linalg.norm(weight), rel=1e-6)
 
 
+@settings(max_examples=40)
 @given(case=cases(), metric=st.sampled_from(METRICS), data=st.data())
 def test_the_error_is_that_of_the_factors(case: tuple[np.ndarray, Tiling], metric: str, data: st.DataObject) -> None:
     weight, tiling = case
@@ -67,6 +69,7 @@ def test_the_error_is_that_of_the_factors(case: tuple[np.ndarray, Tiling], metri
     assert relative_error(weight, dense, moment) == pytest.approx(norms[rank] / norms[0], abs=1e-4)
 
 
+@settings(max_examples=40)
 @given(case=cases(), metric=st.sampled_from(METRICS))
 def test_full_rank_gives_the_weight_back(case: tuple[np.ndarray, Tiling], metric: str) -> None:
     weight, tiling = case
@@ -79,6 +82,7 @@ def test_full_rank_gives_the_weight_back(case: tuple[np.ndarray, Tiling], metric
     assert found.decoder.shape == (f, tiling.inputs * rank, *[1] * len(kernel))
 
 
+@settings(max_examples=40)
 @given(case=cases())
 def test_clustered_channels_are_a_permutation_and_the_same_every_time(case: tuple[np.ndarray, Tiling]) -> None:
     weight, tiling = case
@@ -88,6 +92,7 @@ def test_clustered_channels_are_a_permutation_and_the_same_every_time(case: tupl
         np.testing.assert_array_equal(places, same)
 
 
+@settings(max_examples=40)
 @given(case=cases())
 def test_clusters_lose_no_more_than_consecutive_blocks_at_their_rank(case: tuple[np.ndarray, Tiling]) -> None:
     weight, tiling = case

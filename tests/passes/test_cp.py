@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from graph.onnx_text import floats, model, run
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from lissom import pipeline
 from lissom.cp.apply import approximate
@@ -50,6 +50,7 @@ def test_planted_terms_are_found(seed: int) -> None:
     assert error(weight, cp(weight, 2)) > 0.05
 
 
+@settings(max_examples=40)
 @given(case=cases())
 def test_the_weight_is_the_sum_of_even_terms(case: tuple[np.ndarray, int]) -> None:
     weight, rank = case
@@ -61,6 +62,7 @@ def test_the_weight_is_the_sum_of_even_terms(case: tuple[np.ndarray, int]) -> No
     np.testing.assert_allclose(lengths[0], lengths[2], atol=1e-9)
 
 
+@settings(max_examples=40)
 @given(case=cases(), rounds=st.integers(1, 12))
 def test_more_rounds_are_never_worse(case: tuple[np.ndarray, int], rounds: int) -> None:
     weight, rank = case
@@ -76,6 +78,7 @@ def test_one_term_of_a_matrix_is_its_leading_singular_pair() -> None:
     assert error(weight, cp(weight, 1, rounds=500)) == pytest.approx(wanted, abs=1e-3)
 
 
+@settings(max_examples=40)
 @given(case=cases(), rows=st.sampled_from([3, 200]))
 def test_what_is_fitted_under_the_moment_is_never_worse_there(case: tuple[np.ndarray, int], rows: int) -> None:
     weight, rank = case

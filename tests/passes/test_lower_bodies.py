@@ -115,8 +115,9 @@ def require_equal(signature: Signature, weight: Array, opset: int, block: int, g
 
 @pytest.mark.parametrize("opset", OPSETS)
 def test_every_body_computes_what_the_dense_layer_does(opset: int) -> None:
-    for number, signature in enumerate(SIGNATURES):
-        turn = number + OPSETS.index(opset)
+    place = OPSETS.index(opset)
+    for number, signature in list(enumerate(SIGNATURES))[place % 3 :: 3]:  # each signature at two opsets
+        turn = number + place
         weight = conv_weight(turn)
         group = 1 + turn % 2 if signature.operator == "SparseConv" else 1
         if signature.operator == "SparseGemm":

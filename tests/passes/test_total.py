@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import scipy.optimize
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from lissom.allocate.minimax import minimax
 from lissom.allocate.program import Site
@@ -96,6 +96,7 @@ def offered(found: list[Menu], resource: Resource) -> float:
     return sum(menu.dense.cost.get(resource) for menu in found)
 
 
+@settings(max_examples=40)
 @given(found=menus(), limits=limits_of_some)
 def test_the_summed_error_is_the_least_of_all_choices(found: list[Menu], limits: Limits) -> None:
     wanted = least_error(found, limits)
@@ -112,6 +113,7 @@ def test_the_summed_error_is_the_least_of_all_choices(found: list[Menu], limits:
         assert answer.plan.total(resource) <= limit
 
 
+@settings(max_examples=40)
 @given(found=menus(), limits=limits_of_some)
 def test_the_bound_is_below_every_choice_and_near_the_plan(found: list[Menu], limits: Limits) -> None:
     wanted = least_error(found, limits)
@@ -120,6 +122,7 @@ def test_the_bound_is_below_every_choice_and_near_the_plan(found: list[Menu], li
         assert (1 - GAP) * answer.distortion - 1e-9 <= answer.bound <= wanted
 
 
+@settings(max_examples=40)
 @given(found=menus(), limits=limits_of_some)
 def test_limits_that_cannot_be_kept_name_the_least_that_can_be_reached(found: list[Menu], limits: Limits) -> None:
     if within(found, limits):
@@ -140,6 +143,7 @@ def test_limits_that_cannot_be_kept_name_the_least_that_can_be_reached(found: li
     assert within(found, {**others, last: int(least)})
 
 
+@settings(max_examples=40)
 @given(found=menus(), limits=limits_of_some, more=st.integers(0, 9))
 def test_a_larger_budget_never_gives_a_larger_error(found: list[Menu], limits: Limits, more: int) -> None:
     if within(found, limits):
@@ -147,6 +151,7 @@ def test_a_larger_budget_never_gives_a_larger_error(found: list[Menu], limits: L
         assert total(found, larger).distortion <= total(found, limits).distortion
 
 
+@settings(max_examples=40)
 @given(found=menus(), limits=limits_of_some, hurried=st.booleans())
 def test_no_option_is_taken_that_another_one_makes_needless(found: list[Menu], limits: Limits, hurried: bool) -> None:
     if hurried:  # a single limit is kept without the solver too
@@ -166,6 +171,7 @@ def test_no_option_is_taken_that_another_one_makes_needless(found: list[Menu], l
         assert taken == alike[0]
 
 
+@settings(max_examples=40)
 @given(values=st.lists(st.tuples(*[st.integers(0, 4)] * 3), min_size=1, max_size=12))
 def test_what_is_offered_to_the_solver_and_taken_is_what_no_other_option_makes_needless(
     values: list[tuple[int, ...]],

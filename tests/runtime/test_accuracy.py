@@ -129,6 +129,7 @@ def own_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     (tmp_path / "own_metrics.py").write_text(
         "def second(outputs, labels):\n    return outputs['b'][:, 0] + labels\n"
         "def wrong(outputs, labels):\n    return 1.0\n"
+        "def raising(outputs, labels):\n    raise ValueError('expected labels of words')\n"
         "constant = 3\n"
     )
     monkeypatch.chdir(tmp_path)
@@ -150,6 +151,10 @@ def test_a_users_function_sees_all_outputs_by_name_and_the_labels() -> None:
     ("words", "said"),
     [
         ("own_metrics:wrong", "expected 3 finite scores from own_metrics:wrong, one a sample, got float64 "),
+        (
+            "own_metrics:raising",
+            "expected scores from own_metrics:raising, but got ValueError: expected labels of words",
+        ),
         ("own_metrics:absent", "expected a function 'absent' in 'own_metrics', got None"),
         ("own_metrics:constant", "expected a function 'constant' in 'own_metrics', got 3"),
         ("no_such_module:f", "expected to import 'no_such_module'"),

@@ -17,6 +17,7 @@ from lissom_runtime.contract import (
 )
 from runtime.ops_models import (
     ROUNDED,
+    Array,
     Node,
     dense_model,
     extremes,
@@ -127,6 +128,61 @@ def test_rounding_stays_within_the_bound_of_the_sum(rows: int) -> None:
     terms = int((weight != 0).sum(axis=1).max()) + 1
     bound = terms * np.finfo(np.float32).eps / 2 * magnitude * 1.01
     assert (np.abs(actual - (wide_x @ wide_weight.T + wide_bias)) <= bound).all()
+
+
+def mostly_zero(seed: int, *shape: int) -> Array:
+    """Small integers as floats, four of five of them zero."""
+    return integers(seed, *shape) * (np.random.default_rng(seed + 1).random(shape) < 0.2)
+
+
+@pytest.mark.parametrize("block", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("residual", [False, True])
+def test_vectors_of_many_zeros_are_exact_beside_others_in_one_session(block: int, residual: bool) -> None:
+    node = Node(sparse_weight(block, 1024, 512, block=block), block, activation="relu", residual=residual)
+    native, dense = session(sparse_model(node), native=True, threads=2), session(dense_model(node))
+    rows = [mostly_zero(2, 1, 512), integers(3, 1, 512), np.zeros((1, 512), np.float32), mostly_zero(4, 1, 512)]
+    for x in (*rows, np.concatenate(rows[:3]), np.concatenate(rows[2:]), np.concatenate(rows)):
+        given = feeds(node, x.astype(np.float32))
+        np.testing.assert_array_equal(native.run(None, given)[0], dense.run(None, given)[0])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.29, 0.31, 1.0])
+def test_a_row_gives_the_same_bits_alone_and_beside_others_on_any_threads(share: float) -> None:
+    weight = np.where(sparse_weight(0, 1024, 700, block=4) != 0, random_floats(1, 1024, 700), 0)
+    node = Node(weight, 4)
+    x = random_floats(2, 3, 700) * (np.random.default_rng(3).random((3, 700)) < share)
+    one, two = (session(sparse_model(node), native=True, threads=threads) for threads in (1, 2))
+    together = one.run(None, {"x": x.astype(np.float32)})[0]
+    alone = np.concatenate([two.run(None, {"x": row[None].astype(np.float32)})[0] for row in x])
+    np.testing.assert_array_equal(together.view(np.uint32), alone.view(np.uint32))
+
+
+def test_nan_and_infinity_are_no_zeros() -> None:
+    node = Node(sparse_weight(0, 64, 100))
+    x = np.zeros((1, 100), np.float32)
+    x[0, [3, 50]] = np.nan, np.inf
+    actual, expected = (
+        opened.run(None, {"x": x})[0]
+        for opened in (session(sparse_model(node), native=True), session(sparse_model(node)))
+    )
+    assert node.bias is not None
+    stored = node.weight[:, [3, 50]] != 0
+    np.testing.assert_array_equal(np.isnan(actual[0]), stored[:, 0])
+    np.testing.assert_array_equal(np.isinf(actual[0]), stored[:, 1] & ~stored[:, 0])
+    np.testing.assert_array_equal(actual[0][~stored.any(axis=1)], node.bias[~stored.any(axis=1)])
+    assert np.isnan(expected).all()
+
+
+def test_concurrent_runs_that_meet_zeros_first_do_not_disturb_each_other() -> None:
+    node = Node(sparse_weight(0, 1024, 512, block=4), 4)
+    inputs = [mostly_zero(seed, 1, 512).astype(np.float32) for seed in range(4)]
+    dense = session(dense_model(node))
+    expected = [dense.run(None, {"x": x})[0] for x in inputs]
+    for _ in range(5):
+        native = session(sparse_model(node), native=True, threads=2)
+        with ThreadPoolExecutor(4) as executor:
+            results = list(executor.map(lambda x: native.run(None, {"x": x})[0], inputs))  # noqa: B023  run here
+        np.testing.assert_array_equal(results, expected)
 
 
 def test_concurrent_runs_of_one_session_do_not_disturb_each_other() -> None:

@@ -121,12 +121,12 @@ def fit(
 
     Args:
         known: what the layer computes without refit; a bias of None is not there, or not free.
-        own: the original weight[out, in, *kernel], W0.
+        own: the weight[out, in, *kernel] that the fit is held to, W0.
         tail: what follows the layer.
         rows: what it is fitted to.
         held: what it is judged by.
         approximate: approximate(weight[out, in, *kernel], moment) is what the layer's option makes of a weight;
-            None for a layer that stays dense.
+            None for a layer whose weight may be any, but for its zeros.
         rounds: how often the bound is renewed where the tail clips.
         ridge: see `least_squares`, or "held-out" for the best of `RIDGES`.
     """

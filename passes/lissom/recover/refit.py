@@ -116,7 +116,8 @@ def refit(
         options: what was chosen for each site; other layers are left alone.
         start: what each changed layer computes without refit.
         batches: calibration samples, batch by batch.
-        approximate: the dense weight that an option stands for, by kind.
+        approximate: the dense weight that an option stands for, by kind. Options of other kinds are weights with zeros,
+            which stay.
         rounds: how often the bound is renewed where a layer's tail clips.
         ridge: how much a weight is held to the original one, in units of the mean variance of its input columns; or
             "held-out", for what is best on the held-out samples.
@@ -252,21 +253,15 @@ class _Refit:
 
     def _fit(self, layer: Layer, tail: Tail, rows: Rows, held: Rows) -> Fit:
         """Fits one layer to `rows`, and measures it on `held`."""
-        option = self._options[layer.name]
+        option, known = self._options[layer.name], self._compressed.numbers[layer.name]
+        rule = self._approximate.get(option.kind)
+        if rule is None:
+            return fit(known, known.weight, tail, rows, held, None, self._rounds, self._ridge)
 
         def approximate(weight: Array, moment: FloatArray) -> Array:
-            return self._approximate[option.kind](replace(layer, weight=weight), option.parameters, moment)
+            return rule(replace(layer, weight=weight), option.parameters, moment)
 
-        return fit(
-            self._compressed.numbers[layer.name],
-            layer.weight,
-            tail,
-            rows,
-            held,
-            None if option.kind == "dense" else approximate,
-            self._rounds,
-            self._ridge,
-        )
+        return fit(known, layer.weight, tail, rows, held, approximate, self._rounds, self._ridge)
 
 
 class _Compressed:

@@ -12,8 +12,6 @@ namespace {
 using lissom::ceil_div;
 using lissom::kLargest;
 
-/* Rows of x from which on transposing them pays. */
-constexpr int64_t kLeastPanel = 4;
 /* The least rows of x in a panel: below it the weight is read too often. */
 constexpr int64_t kLeastTile = 32;
 /* Rows of the output between the product and its transpose: they stay in the L1 cache. */
@@ -40,7 +38,7 @@ LISSOM_EXPORT int32_t lissom_f32_sparse_gemm_plan(int64_t m, const lissom_f32_sp
   const int64_t block_rows = w->rows / w->block;
   const int64_t stored = w->row_ptr[block_rows] * w->block;
   plan->m = m;
-  if (m < kLeastPanel) {
+  if (m <= LISSOM_VECTORS) {
     plan->tile = plan->offsets = plan->scratch = plan->pitch = 0;
     plan->panels = m;
   } else {
@@ -53,7 +51,8 @@ LISSOM_EXPORT int32_t lissom_f32_sparse_gemm_plan(int64_t m, const lissom_f32_sp
     plan->scratch = w->depth * plan->pitch + LISSOM_PANEL_MULTIPLE + kStaged * plan->pitch;
   }
   const int64_t worth = std::max<int64_t>(1, stored * std::max<int64_t>(plan->tile, 1) / lissom::kLeastWork);
-  plan->row_parts = std::min({ceil_div(lissom::kTasks, plan->panels), block_rows, worth});
+  const int64_t sharing = plan->tile == 0 ? lissom::kTasks : ceil_div(lissom::kTasks, plan->panels);
+  plan->row_parts = std::min({sharing, block_rows, worth});
   plan->tasks = plan->panels * plan->row_parts;
   return 0;
 }

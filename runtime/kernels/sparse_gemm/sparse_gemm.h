@@ -9,6 +9,9 @@
 
 #include "../sparse.h"
 
+/* Most rows of x that are multiplied as they lie. */
+#define LISSOM_VECTORS 3
+
 /* How a run is cut. */
 struct lissom_gemm_plan {
   int64_t m;         /* rows of x and y */
@@ -17,7 +20,7 @@ struct lissom_gemm_plan {
   int64_t offsets;   /* int32s of `offset`, shared by all tasks */
   int64_t tile;      /* rows of x per panel; 0: no panel, each row of x is multiplied as it lies */
   int64_t panels;    /* panels of x, or rows where there are no panels */
-  int64_t row_parts; /* tasks that share a panel */
+  int64_t row_parts; /* tasks that share a panel; where there are none, the same for every m */
   int64_t pitch;     /* elements between rows of the panel */
 };
 

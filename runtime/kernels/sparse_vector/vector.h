@@ -71,17 +71,6 @@ inline void dot(const lissom_f32_sparse& w, int64_t r, const float* x, float* su
   }
 }
 
-/* What is left to do with a sum, for whole rows of the output at once. */
-inline void finish(int64_t begin, int64_t end, const float* residual, float* y, const lissom_epilogue& epilogue) {
-  for (int64_t r = begin; r < end; r += Vec::kLanes) {
-    const int64_t n = end - r < Vec::kLanes ? end - r : Vec::kLanes;
-    Vec::Reg sum[1] = {Vec::load_part(y + r, n)};
-    if (residual != nullptr) sum[0] = Vec::add(sum[0], Vec::load_part(residual + r, n));
-    activate(epilogue, sum);
-    Vec::store_part(y + r, sum[0], n);
-  }
-}
-
 template <int BLOCK>
 inline void rows(const lissom_f32_sparse& w, int64_t begin, int64_t end, const float* x, const float* residual,
                  float* y, const lissom_epilogue& epilogue) {
@@ -91,7 +80,7 @@ inline void rows(const lissom_f32_sparse& w, int64_t begin, int64_t end, const f
     float sums[256];
     for (int64_t r = begin; r < stop; ++r) dot<BLOCK>(w, r, x, sums + (r - begin) * BLOCK);
     const int64_t first = begin * BLOCK, count = (stop - begin) * BLOCK;
-    finish(0, count, residual == nullptr ? nullptr : residual + first, sums, epilogue);
+    finish(count, residual == nullptr ? nullptr : residual + first, sums, epilogue);
     for (int64_t i = 0; i < count; ++i) y[first + i] = sums[i];
   }
 }

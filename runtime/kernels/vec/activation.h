@@ -84,6 +84,17 @@ inline void activate(const lissom_epilogue& epilogue, Vec::Reg (&v)[N]) {
   }
 }
 
+/* What is left to do with the sums y[rows]: residual[rows], or null for none, and the activation. */
+inline void finish(int64_t rows, const float* residual, float* y, const lissom_epilogue& epilogue) {
+  for (int64_t r = 0; r < rows; r += Vec::kLanes) {
+    const int64_t n = rows - r < Vec::kLanes ? rows - r : Vec::kLanes;
+    Vec::Reg sum[1] = {Vec::load_part(y + r, n)};
+    if (residual != nullptr) sum[0] = Vec::add(sum[0], Vec::load_part(residual + r, n));
+    activate(epilogue, sum);
+    Vec::store_part(y + r, sum[0], n);
+  }
+}
+
 }  // namespace
 
 #endif

@@ -38,5 +38,7 @@ int main(int argc, char** argv) {
   test_depthwise(quick);
   test_chain(quick);
   test_packed(quick);
+  test_mask();
+  test_column();
   return 0;
 }

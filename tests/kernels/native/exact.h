@@ -16,6 +16,8 @@ void test_gemm(bool quick);
 void test_depthwise(bool quick);
 void test_chain(bool quick);
 void test_packed(bool quick);
+void test_mask();
+void test_column();
 
 /* Prints what differed, and ends the program. */
 [[noreturn]] void fail(const std::string& message);

@@ -1,0 +1,1 @@
+"""Activation pruning: only the winners among the activations reach the next layer."""

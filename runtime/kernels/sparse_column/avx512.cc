@@ -1,0 +1,8 @@
+#include "../vec/avx512.h"
+
+#include "column.h"
+#include "variants.h"
+
+void f32_sparse_column_16x1__avx512(LISSOM_SPARSE_COLUMN_ARGUMENTS) {
+  sparse_column(w, x, index, count, bias, residual, sums, y, epilogue);
+}

@@ -1,0 +1,6 @@
+#include "../vec/avx512.h"
+
+#include "mask.h"
+#include "variants.h"
+
+void f32_winner_mask_1x16__avx512(const float* x, int64_t n, float theta, float* y) { winner_mask(x, n, theta, y); }
