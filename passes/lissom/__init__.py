@@ -1,6 +1,6 @@
 """lissom: an ONNX-in, ONNX-out compression compiler.
 
-`compress`, `sweep` and `lower` do exactly what the commands of these names do.
+`compress`, `sweep`, `lower` and `recover` do exactly what the commands of these names do.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from lissom_runtime.errors import GoalMissed, LissomError, LoadError, UsageError
 from lissom.driver import compress
 from lissom.lowering.lower import Lowered, lower
 from lissom.recipe import Bounds, Recipe
+from lissom.recovering import Recovered, recover
 from lissom.sweeping import Swept, sweep
 from lissom.version import __version__
 from lissom.workbench import Result
@@ -21,6 +22,7 @@ __all__ = [
     "LoadError",
     "Lowered",
     "Recipe",
+    "Recovered",
     "Result",
     "Swept",
     "UsageError",
@@ -28,5 +30,6 @@ __all__ = [
     "__version__",
     "compress",
     "lower",
+    "recover",
     "sweep",
 ]

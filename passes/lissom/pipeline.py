@@ -41,9 +41,9 @@ from lissom.price.distortion import DistortionTable
 from lissom.price.latency import LatencyTable
 from lissom.progress import Progress, silent
 from lissom.recipe import Recipe
-from lissom.recover.fit import Dense, Fit
-from lissom.recover.norms import put_norms
-from lissom.recover.refit import Judged, Refitted, fitted, refit
+from lissom.refitting.fit import Dense, Fit
+from lissom.refitting.norms import put_norms
+from lissom.refitting.refit import Judged, Refitted, fitted, refit
 from lissom.rewrite import Rewrite, in_copy, own_bias, replace_bias, replace_weight
 from lissom.sparse.blocks import Blocks
 from lissom.sparse.lower import pack_layers, require_native

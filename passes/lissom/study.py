@@ -16,7 +16,7 @@ from lissom.price.cache import Cache
 from lissom.price.distortion import DistortionTable
 from lissom.price.latency import LatencyTable
 from lissom.recipe import Recipe
-from lissom.recover.refit import fitted
+from lissom.refitting.refit import fitted
 
 
 def propose(job: Job, recipe: Recipe) -> Study:

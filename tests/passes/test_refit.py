@@ -19,9 +19,9 @@ from lissom.options import Plan
 from lissom.pipeline import Study
 from lissom.price.probing import Approximate
 from lissom.recipe import Allocate, Recipe, Refit, read_recipe
-from lissom.recover import refit as refits
-from lissom.recover.fit import Dense, Rows, joined
-from lissom.recover.refit import Refitted, refit
+from lissom.refitting import refit as refits
+from lissom.refitting.fit import Dense, Rows, joined
+from lissom.refitting.refit import Refitted, refit
 from lissom_runtime.errors import UsageError
 from passes.refit_cases import IMAGES, UNSEEN, Array, applied, images, output_error, plan_of, study_of
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from graph.onnx_text import floats, model
 from lissom.graph.model import Model
-from lissom.recover import refit as refits
-from lissom.recover.norms import corrections, normalisations
+from lissom.refitting import refit as refits
+from lissom.refitting.norms import corrections, normalisations
 from lissom.stream import Stream
 from passes.refit_cases import IMAGES, UNSEEN, Array, applied, output_error
 

@@ -11,8 +11,8 @@ from graph.onnx_text import floats, model, run
 from hypothesis import given
 from hypothesis import strategies as st
 from lissom.canonical import canonicalise
-from lissom.recover.fit import RIDGES, Dense, Rows, error, fit, least_squares
-from lissom.recover.tails import Tail, find_tails
+from lissom.refitting.fit import RIDGES, Dense, Rows, error, fit, least_squares
+from lissom.refitting.tails import Tail, find_tails
 from lissom.stream import Stream
 
 Array = npt.NDArray[Any]

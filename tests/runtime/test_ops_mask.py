@@ -66,13 +66,13 @@ def test_kernel_body_and_contract_agree_for_every_batch_and_size(rate: float, st
     st.sampled_from(RATES),
     st.sampled_from(STRIDES),
 )
-@settings(max_examples=200)
+@settings(max_examples=60)
 def test_kernel_body_and_contract_agree_on_ties_nan_and_infinity(x: Array, rate: float, stride: int) -> None:
     agree(x, rate, stride)
 
 
 @given(st.integers(1, 5), st.integers(1, 60), st.sampled_from(RATES), st.integers(0, 99))
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_a_full_sample_without_ties_keeps_the_winners_and_nothing_else(
     batch: int, size: int, rate: float, seed: int
 ) -> None:

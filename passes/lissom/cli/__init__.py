@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import typer
 from lissom_runtime.errors import LissomError
 
-from lissom.cli import check, compress, demo, inspect, lower, sweep, target
+from lissom.cli import check, compress, demo, inspect, lower, recover, sweep, target
 from lissom.cli.console import Console, say_error
 from lissom.version import __version__
 
@@ -25,6 +25,7 @@ app.command("sweep")(sweep.sweep)
 app.command("check")(check.check)
 app.command("inspect")(inspect.inspect)
 app.command("lower")(lower.lower)
+app.command("recover")(recover.recover)
 app.command("target")(target.target)
 app.command("demo")(demo.demo)
 

@@ -3,7 +3,7 @@
 1. What reads the channels that go is refitted to do without them (`nodes.apply.refit`): its weights for them become 0,
    all shapes stay.
 2. With calibration samples, all layers are then fitted one after another to what the original network computes, on what
-   the changed one gives (`recover.refit`); zeros stay.
+   the changed one gives (`refitting.refit`); zeros stay.
 3. The channels are cut. The narrow model must compute what the one with zeros did.
 """
 
@@ -22,9 +22,9 @@ from lissom.nodes.apply import removed
 from lissom.nodes.groups import KIND
 from lissom.nodes.widths import Widths
 from lissom.options import Option, Plan, Refusal
-from lissom.recover.fit import Dense, Ridge
-from lissom.recover.norms import put_norms
-from lissom.recover.refit import Judged, Refitted, refit
+from lissom.refitting.fit import Dense, Ridge
+from lissom.refitting.norms import put_norms
+from lissom.refitting.refit import Judged, Refitted, refit
 from lissom.rewrite import own_bias
 from lissom.verify import require_same
 from lissom.version import __version__
@@ -63,7 +63,7 @@ def narrow(
         plan: what is kept of each.
         batches: calibration samples for the refit of all layers; without any there is none.
         rounds: how often the refit's bound is renewed where a layer's tail clips.
-        ridge: how much a refitted weight is held to what it was, as `recover.refit.refit` takes it.
+        ridge: how much a refitted weight is held to what it was, as `refitting.refit.refit` takes it.
 
     Raises:
         UsageError: an activation is NaN or infinite.

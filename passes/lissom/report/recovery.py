@@ -64,7 +64,8 @@ class Recovery(_Entry):
         status: "missed" when the distortion did not fall.
         model, reference: name and SHA-256 of the compressed model and of the original.
         distortion_before, distortion_after: of the outputs on the held-out samples, of the compressed model and of the
-            recovered one: nats of a classifier, else relative squared error.
+            recovered one: nats of a classifier, else relative squared error. Where labels are learned, mixed with their
+            cross-entropy in the asked share.
         bytes_before, bytes_after: of the compressed model and of the result.
         scores: of all three models.
         latency: the result (`compressed`) against the compressed model (`original`); only their weights differ, unless

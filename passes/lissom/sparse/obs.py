@@ -34,7 +34,7 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from lissom.options import FloatArray, IntArray
-from lissom.recover.fit import least_squares
+from lissom.refitting.fit import least_squares
 from lissom.sparse.blocks import Array, Blocks, Mask
 from lissom.sparse.importance import ranked
 

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from scipy.linalg import cho_factor, cho_solve
 
 from lissom.options import FloatArray
-from lissom.recover.tails import Tail
+from lissom.refitting.tails import Tail
 
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 """What is tried when the ridge is chosen on held-out rows."""

@@ -3,7 +3,7 @@
 The layers are taken in topological order. x are the columns of a layer's input in the network as compressed so far,
 t what the *original* network has where the layer's `Tail` ends, a what the compressed network adds on the way there
 (the shortcut of a residual block), so that t - a is what the layer should give: each layer makes good what those before
-it lost. `recover.fit` has the algebra of one layer. Layers that stay dense are refitted too when they see a changed
+it lost. `refitting.fit` has the algebra of one layer. Layers that stay dense are refitted too when they see a changed
 tensor; the last layer's target is what the original network gives.
 
 Conditions under which nothing is done:
@@ -46,9 +46,9 @@ from lissom.options import FloatArray, Option, Refusal
 from lissom.parallel import one_blas_thread
 from lissom.price.outputs import distortion
 from lissom.price.probing import Approximate
-from lissom.recover.fit import RIDGE, Dense, Fit, Ridge, Rows, fit, joined
-from lissom.recover.norms import Norm, corrections, normalisations
-from lissom.recover.tails import Tail, find_tails
+from lissom.refitting.fit import RIDGE, Dense, Fit, Ridge, Rows, fit, joined
+from lissom.refitting.norms import Norm, corrections, normalisations
+from lissom.refitting.tails import Tail, find_tails
 from lissom.rewrite import in_copy, own_bias, replace_bias, replace_weight, stored_weight
 from lissom.stream import Stream, affordable_batches
 
