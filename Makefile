@@ -9,8 +9,9 @@ INSTALLED_DEV := $(VENV)/lissom-installed-dev
 SOURCES := pyproject.toml runtime/CMakeLists.txt $(shell find runtime -name '*.cc' -o -name '*.h')
 BENCH_SECONDS ?= 3
 EMULATOR ?=
+TORCH ?= torch>=2.6
 
-.PHONY: demo test test-plugin-ep test-sanitized lint bench clean
+.PHONY: demo test test-plugin-ep test-train test-sanitized lint bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/lissom demo
@@ -23,6 +24,12 @@ test: lint
 test-plugin-ep: $(INSTALLED_DEV)
 	$(EMULATOR) $(BIN)/python -m pytest -m plugin_ep tests/runtime/test_plugins.py \
 	  tests/runtime/test_ops_plugin.py tests/end_to_end/test_check_inspect.py
+
+# The tests of training: they need torch (0.9 GB), and are skipped by `make test` where it is not installed.
+#   make test-train TORCH=torch==2.13.0
+test-train: $(INSTALLED_DEV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(TORCH)' 'safetensors>=0.4'
+	$(BIN)/pytest -n 2 tests/train tests/end_to_end/test_recover.py
 
 # The tests of kernels and operators, malformed models included, on a library with AddressSanitizer and UBSan (5 minutes).
 test-sanitized: $(INSTALLED_DEV)
