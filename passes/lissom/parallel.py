@@ -99,6 +99,11 @@ def open_workers(
         pool.shutdown(cancel_futures=True)
 
 
+def within(workers: Workers) -> Workers:
+    """The same workers where they are threads of this process; none for work that cannot be sent to others."""
+    return workers if isinstance(workers.executor, ThreadPoolExecutor) else SERIAL
+
+
 def map_in_parallel(
     function: Callable[[Item], Value], items: Iterable[Item], workers: Workers = SERIAL
 ) -> Iterator[Value]:

@@ -151,7 +151,9 @@ def propose_menus(
     if groups is None:
         return Study(canonical, recipe, offered, refusals, full, means)
     multiple = block if recipe.nodes.multiple == "target" else recipe.nodes.multiple
-    widths, declined = offer_widths(canonical, groups, offered, moments, recipe.nodes.method, multiple, progress)
+    widths, declined = offer_widths(
+        canonical, groups, offered, moments, recipe.nodes.method, multiple, workers, progress
+    )
     return Study(canonical, recipe, widths.menus, [*refusals, *declined], full, means, widths=widths)
 
 
@@ -187,7 +189,7 @@ def price_distortion(
     shown = progress(sites, "measuring distortion")
     menus = [menu for _, menu in zip(shown, priced, strict=True)]
     if study.widths is not None:
-        menus += price_widths(study.canonical, study.widths, table.batches, table.cache, progress)
+        menus += price_widths(study.canonical, study.widths, table.batches, table.cache, workers, progress)
     return with_menus(study, menus)
 
 

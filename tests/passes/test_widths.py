@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from lissom.nodes.survey import offer_widths, survey
 from lissom.nodes.widths import Point, Widths
 from lissom.observe import observe_moments
 from lissom.options import Menu, Plan, Resource
+from lissom.parallel import open_workers
 from lissom.pipeline import Study
 from lissom.price.cache import Cache
 from lissom.price.outputs import distortion
@@ -273,6 +275,23 @@ def test_measured_distortions_rise_as_channels_go_and_are_kept(tmp_path) -> None
     for first, second in zip(menus, again, strict=True):
         for a, b in zip(first.ladders, second.ladders, strict=True):
             np.testing.assert_array_equal(a.error, b.error)
+
+
+@pytest.mark.ort
+def test_threads_rank_and_measure_as_one_thread_does(tmp_path: Path) -> None:
+    study = STUDIES["gated"]
+    canonical, batches = network("gated")
+    with open_workers(2, jobs=2) as workers:
+        found = survey(canonical)
+        moments = observe_moments(canonical.model, found.layers, batches)
+        layers = [menu for menu in study.menus if menu.site not in widths_of(study).groups]
+        widths, _ = offer_widths(canonical, found, layers, moments, "second-order", 1, workers)
+        many = price_widths(canonical, widths, batches, Cache(tmp_path / "many"), workers)
+    one = price_widths(study.canonical, widths_of(study), batches, Cache(tmp_path / "one"))
+    for a, b in zip(many, one, strict=True):
+        assert a.site == b.site
+        for first, second in zip(a.ladders, b.ladders, strict=True):
+            np.testing.assert_array_equal(first.error, second.error)
 
 
 @pytest.mark.ort

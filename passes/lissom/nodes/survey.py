@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 import numpy as np
@@ -28,6 +29,7 @@ from lissom.nodes.scores import NORMS, Method, Ranking, rank
 from lissom.nodes.widths import KEPT, Part, Widths, site_of
 from lissom.observe import Moment, observe_shapes
 from lissom.options import Cost, Ladder, Menu, Option, Refusal
+from lissom.parallel import SERIAL, Workers, map_in_parallel, within
 from lissom.progress import Progress, silent
 
 
@@ -87,6 +89,7 @@ def offer_widths(
     moments: Mapping[str, Moment],
     method: Method,
     block: int,
+    workers: Workers = SERIAL,
     progress: Progress = silent,
 ) -> tuple[Widths, list[Refusal]]:
     """Ranks the groups, and offers what each may keep.
@@ -98,6 +101,7 @@ def offer_widths(
         moments: mean and second moment of the readers' inputs.
         method: how indices are ranked.
         block: channels are kept in multiples of this.
+        workers: who ranks, where they are threads of this process; the rankings are the same whoever does.
         progress: shows the groups as they are done.
 
     Returns:
@@ -112,10 +116,15 @@ def offer_widths(
             refusals.append(Refusal(group.name, KIND, lacking))
     parts = _parts(canonical, found, groups, menus)
     rankings, offered = {}, []
-    for site, group in progress(list(groups.items()), "ranking channels"):
-        rankings[site] = rank(group, found.readers, moments, method)
+    ranked = map_in_parallel(partial(_rank, found.readers, moments, method), groups.values(), within(workers))
+    for (site, group), ranking in zip(progress(list(groups.items()), "ranking channels"), ranked, strict=True):
+        rankings[site] = ranking
         offered.append(_menu(site, group, rankings[site], block, parts))
     return Widths(found.coupling, found.readers, groups, rankings, moments, parts, (*menus, *offered)), refusals
+
+
+def _rank(readers: Mapping[str, Reader], moments: Mapping[str, Moment], method: Method, group: ChannelGroup) -> Ranking:
+    return rank(group, readers, moments, method)
 
 
 def _lacking(group: ChannelGroup, found: Found, moments: Mapping[str, Moment], method: Method) -> str | None:
