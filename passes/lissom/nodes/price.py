@@ -16,7 +16,7 @@ import numpy as np
 from lissom_runtime.session import open_session, run_session
 
 from lissom.canonical import Canonical
-from lissom.data import Feeds
+from lissom.data import Feeds, input_specs
 from lissom.nodes.apply import refit
 from lissom.nodes.groups import KIND
 from lissom.nodes.widths import KEPT, Widths
@@ -112,7 +112,7 @@ def price_widths(
 def _samples(canonical: Canonical, batches: Sequence[Feeds], most: int) -> list[Feeds]:
     """At most `most` samples: whole batches, evenly spaced, or the beginning of one that has more and may be cut."""
     size = len(next(iter(batches[0].values())))
-    fixed = any(isinstance(tensor.shape[0], int) for tensor in canonical.model.inputs if tensor.shape)
+    fixed = any(isinstance(spec.shape[0], int) for spec in input_specs(canonical.model.inputs) if spec.shape)
     if size <= most or fixed or any(len(values) != size for values in batches[0].values()):
         return spread(batches, max(most // size, 1))
     return [{name: values[:most] for name, values in batches[0].items()}]
