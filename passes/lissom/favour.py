@@ -66,7 +66,7 @@ def only_favoured(study: Study, target: Target) -> Study:
         if menu.site in groups:
             group = groups[menu.site]
             around = [methods.get(layer) for layer in (*group.rows, *group.through, *group.columns)]
-            if "nodes" in around:
+            if "nodes" in around or not any(around):
                 menus.append(menu)
                 continue
             refusals.append(Refusal(group.name, NODES, f"{_of(target)} favours zeros in all layers around it"))

@@ -139,7 +139,8 @@ def recover(
         )
     model, remarks = found.proto, list(loaded.remarks)
     if lower:
-        model, remarks = _lowered(model, request, feeds)
+        model, said = _lowered(model, request, feeds)
+        remarks += said
     if validation is None:
         remarks.append("scores are of the calibration samples, which were trained on: --validation names others")
     require_valid(model, given)

@@ -177,7 +177,11 @@ class Workbench:
         key = _key(plan)
         if key in self._built:
             kept, declined = self._built.pop(key)
-            candidate = replace(kept, plan=replace(plan, refusals=(*plan.refusals, *declined)))
+            options = {
+                site: replace(option, parameters=kept.plan.options[site].parameters)
+                for site, option in plan.options.items()
+            }
+            candidate = replace(kept, plan=replace(plan, options=options, refusals=(*plan.refusals, *declined)))
         else:
             candidate = pipeline.apply(priced, plan)
             declined = candidate.plan.refusals[len(plan.refusals) :]

@@ -11,7 +11,10 @@ import numpy as np
 import onnx
 import pytest
 from lissom.cli import main
+from lissom.job import open_job
+from lissom.recipe import Refit, make_bounds, read_recipe
 from lissom.report.schema import TargetEntry
+from lissom.workbench import Workbench
 from lissom_runtime.errors import UsageError
 from lissom_runtime.session import open_session, run_session
 
@@ -92,3 +95,14 @@ def test_a_sweep_takes_a_target_too(few: str, tmp_path: Path) -> None:
     assert main([*words, "--json", str(path)]) == 0
     (row,) = json.loads(path.read_text())["rows"]
     assert row["report"]["target"] == {"name": "gpu", "parallelism": "high"}
+
+
+@pytest.mark.ort
+def test_a_bound_that_is_asked_for_twice_has_one_answer(few: str) -> None:
+    recipe = read_recipe("scalpel").model_copy(update={"by_target": False, "refit": Refit()})
+    job = open_job(MODEL, calibration=few)
+    bench = Workbench(job, recipe, job.scorer(job.validation))
+    first, second = (bench.answer(make_bounds(keep_params=0.06)).report for _ in range(2))
+    assert {"nodes", "block-sparse"} <= {layer.kind for layer in first.layers}
+    assert first.layers == second.layers
+    assert first.latency == second.latency

@@ -75,6 +75,20 @@ def test_between_them_layers_that_wait_for_memory_take_zeros_and_the_others_chan
     assert "favours whole channels" in reasons[SPARSE]
 
 
+@pytest.mark.ort
+def test_a_group_between_layers_that_cannot_hold_zeros_is_offered_whatever_the_target() -> None:
+    net = Net(0, side=4)
+    x = net.enlarge(net.enlarge(net.conv(net.image(), 6, 1), 8), 4)
+    feeds = {"image": floats(1, 8, 3, 4, 4)}
+    canonical = canonicalise(from_proto(net.classified(x)), {"image": feeds["image"][:1]})
+    found = survey(canonical)
+    moments = observe_moments(canonical.model, found.layers, [feeds])
+    decoder = pipeline.propose_menus(canonical, read_recipe("scalpel"), 1, moments, groups=found)
+    between = next(menu.site for menu in decoder.menus if "convtranspose" in menu.site.lower())
+    for parallelism in ("low", "high"):
+        assert kinds(only_favoured(decoder, target(parallelism)))[between] == {NODES}
+
+
 def test_zeros_come_in_the_blocks_of_the_target() -> None:
     recipe = for_target(read_recipe("scalpel"), read_target("microcontroller"))
     assert (recipe.sparse.pattern, recipe.sparse.widths) == ("rows", (2, 4))

@@ -68,12 +68,12 @@ def network(body: str, side: int = 4) -> tuple[Canonical, Sequence[Mapping[str, 
     return canonicalise(model, {"image": batches[0]["image"][:1]}), batches
 
 
-def study_of(body: str, recipe: Recipe | None = None, block: int = 1) -> Study:
+def study_of(body: str, recipe: Recipe | None = None, block: int = 1, exclude: str | None = None) -> Study:
     canonical, batches = network(body)
     recipe = read_recipe("nodes") if recipe is None else recipe
     found = survey(canonical)
     moments = observe_moments(canonical.model, [*found.layers], batches)
-    study = pipeline.propose_menus(canonical, recipe, block, moments, groups=found)
+    study = pipeline.propose_menus(canonical, recipe, block, moments, exclude=exclude, groups=found)
     return replace(study, calibration=batches if recipe.refit.enabled else ())
 
 
@@ -103,6 +103,20 @@ SHARES = st.lists(st.floats(0, 1), min_size=6, max_size=6)
 @given(shares=SHARES)
 def test_a_plan_costs_what_the_narrow_model_has(body: str, shares: Sequence[float]) -> None:
     study = STUDIES[body]
+    widths = widths_of(study)
+    plan, _ = widths.settle(plan_of(study, shares), widths.start())
+    outside = study.canonical.totals.macs - study.cost("macs")
+    assert narrow(study.canonical, widths, plan).canonical.totals.macs == pytest.approx(outside + plan.total("macs"))
+
+
+@pytest.mark.ort
+@pytest.mark.parametrize("body", BODIES)
+@settings(max_examples=3)
+@given(shares=SHARES)
+def test_what_layers_save_that_were_left_out_is_charged_to_the_groups_that_they_read(
+    body: str, shares: Sequence[float]
+) -> None:
+    study = LEFT_OUT[body]
     widths = widths_of(study)
     plan, _ = widths.settle(plan_of(study, shares), widths.start())
     outside = study.canonical.totals.macs - study.cost("macs")
@@ -243,8 +257,9 @@ def test_sparse_layers_are_cut_from_what_is_left() -> None:
 
 
 @pytest.mark.ort
-def test_the_refit_brings_the_outputs_nearer_to_the_originals() -> None:
-    study = study_of("inverted")
+@pytest.mark.parametrize("body", ["inverted", "enlarged", "grouped"])
+def test_the_refit_brings_the_outputs_nearer_to_the_originals(body: str) -> None:
+    study = study_of(body)
     widths = widths_of(study)
     plan = plan_of(study, [0.6] * 6)
     session = open_session(study.canonical.model.to_proto().SerializeToString())
@@ -256,6 +271,16 @@ def test_the_refit_brings_the_outputs_nearer_to_the_originals() -> None:
         return distortion([(run_session(session, x), run_session(changed, x)) for x in unseen], classifies=False)
 
     assert lost([{"image": floats(60 + number, 64, 3, 4, 4)} for number in range(4)]) < lost(())
+
+
+@pytest.mark.ort
+@pytest.mark.parametrize("body", BODIES)
+def test_without_moments_channels_are_cut_and_nothing_else_changes(body: str) -> None:
+    study = STUDIES[body]
+    widths = replace(widths_of(study), moments={})
+    cut = narrow(study.canonical, widths, plan_of(study, [0.5] * 6))
+    assert cut.max_difference < 1e-5
+    assert any("no moment of its input" in refusal.reason for refusal in cut.refusals)
 
 
 @pytest.mark.ort
@@ -329,4 +354,5 @@ def test_a_recipe_of_channels_is_read_strictly(tmp_path, tables: Mapping[str, ob
 
 
 STUDIES = {body: study_of(body) for body in BODIES}
+LEFT_OUT = {body: study_of(body, exclude="gemm|transpose") for body in BODIES}
 """Made once: nothing of a study changes."""

@@ -10,7 +10,8 @@ model computes what the cut one does, and is what the cut one is verified agains
 Declined, with a `Refusal`, is a choice of indices
 
 1. that is empty: a layer whose channels all go;
-2. whose readers' moments are not there, while those of others are: these groups are cut without a refit.
+2. whose readers' moments are not there, while those of others are, or whose readers share their weights: these are
+   cut without a refit.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ def refit(
         moments: mean and second moment of their inputs.
 
     Returns:
-        The layers that could not be refitted, whose weights are as they were.
+        The layers that could not be refitted, whose weights are as they were but for the zeros.
     """
     nodes = {node.name: node for node in model.graph.nodes}
     positions: dict[str, list[IntArray]] = defaultdict(list)
@@ -125,12 +126,31 @@ def refit(
                 positions[layer].append(where[gone[group.name]].ravel())
     refusals = []
     for layer, found in positions.items():
-        if layer not in readers or layer not in moments:
-            refusals.append(Refusal(layer, KIND, "its weights are not refitted: no moment of its input is known"))
+        reason = _not_refitted(layer, readers, moments)
+        if reason is not None:
+            refusals.append(Refusal(layer, KIND, f"its weights are not refitted: {reason}"))
+            if layer in readers:
+                _drop(nodes[layer], readers[layer], np.concatenate(found))
             continue
         with one_blas_thread():
             _refit(nodes[layer], readers[layer], np.concatenate(found), moments)
     return refusals
+
+
+def _not_refitted(layer: str, readers: Mapping[str, Reader], moments: Mapping[str, Moment]) -> str | None:
+    """Why a layer keeps what is left of its weights as it was, or None."""
+    if layer not in readers or layer not in moments:
+        return "no moment of its input is known"
+    shared = readers[layer].layer.readers
+    return f"{shared} layers share them" if shared > 1 else None
+
+
+def _drop(node: Node, reader: Reader, positions: IntArray) -> None:
+    """Zeros in the place of the weights for some input channels, and nothing else."""
+    weights = reader.parts()
+    for part, weight in enumerate(weights):
+        weight[:, reader.columns_of(positions[None], part).ravel()] = 0
+    reader.write(node, np.concatenate(weights), None)
 
 
 def _refit(node: Node, reader: Reader, positions: IntArray, moments: Mapping[str, Moment]) -> None:

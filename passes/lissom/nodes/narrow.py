@@ -95,7 +95,15 @@ def _fitted(
     }
     known = [layer.name for layer in layers if layer.name in widths.readers]
     options = {name: Option(name, "dense", {}, widths.parts[name].cost, 0.0, "") for name in known}
-    done = refit(canonical.model, layers, options, start, batches, {}, rounds, ridge)
+    before = {node.name: node for node in canonical.model.graph.nodes}
+    elsewhere = [
+        node.outputs[0].name
+        for node in zeroed.graph.nodes
+        if node.name in widths.readers
+        and node.name not in now
+        and not np.array_equal(node.inputs[1].values, before[node.name].inputs[1].values)
+    ]
+    done = refit(canonical.model, layers, options, start, batches, {}, rounds, ridge, zeroed, elsewhere)
     for name, found in done.fits.items():
         numbers = found.result
         widths.readers[name].write(now[name].node, numbers.weight.reshape(len(numbers.weight), -1), numbers.bias)

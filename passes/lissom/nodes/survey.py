@@ -116,10 +116,11 @@ def offer_widths(
             refusals.append(Refusal(group.name, KIND, lacking))
     parts = _parts(canonical, found, groups, menus)
     rankings, offered = {}, []
+    sizes = {site: len(group) for site, group in groups.items()}
     ranked = map_in_parallel(partial(_rank, found.readers, moments, method), groups.values(), within(workers))
     for (site, group), ranking in zip(progress(list(groups.items()), "ranking channels"), ranked, strict=True):
         rankings[site] = ranking
-        offered.append(_menu(site, group, rankings[site], block, parts))
+        offered.append(_menu(site, group, rankings[site], block, parts, sizes))
     return Widths(found.coupling, found.readers, groups, rankings, moments, parts, (*menus, *offered)), refusals
 
 
@@ -136,14 +137,20 @@ def _lacking(group: ChannelGroup, found: Found, moments: Mapping[str, Moment], m
     return None
 
 
-def _menu(site: str, group: ChannelGroup, ranking: Ranking, block: int, parts: Mapping[str, Part]) -> Menu:
+def _share(part: Part, site: str, sizes: Mapping[str, int]) -> float:
+    """The share of a layer without a menu that one index of a group bears (`widths`)."""
+    others = 1.0 - sum(share * sizes[own] for own, share in part.rows.items())
+    return part.rows.get(site, 0.0) + others * part.columns.get(site, 0.0)
+
+
+def _menu(
+    site: str, group: ChannelGroup, ranking: Ranking, block: int, parts: Mapping[str, Part], sizes: Mapping[str, int]
+) -> Menu:
     """What a group may keep; costs are those of the layers that it bears."""
     everything = len(group)
     steps = group.counts(block)
     steps = steps[steps < everything]
-    borne = [part for part in parts.values() if not part.charged and site in part.rows]
-
-    each = [part.cost.times(part.rows[site]) for part in borne]
+    each = [part.cost.times(_share(part, site, sizes)) for part in parts.values() if not part.charged]
     one = Cost(sum(cost.params for cost in each), sum(cost.bytes for cost in each), sum(cost.macs for cost in each))
     dense = one.times(everything)
     ladder = Ladder(

@@ -10,9 +10,9 @@ accumulates. Latency goes with the work only nearly: what a plan is said to take
 measures the finished model.
 
 A layer with a menu is charged for itself. One without (depthwise, grouped, transposed, left out by the user) is charged
-to the groups of its rows: g bears c a_g k_g s. About a plan, the cost of group g at another count is, to first order in
-all changes, what it bears plus what each layer's r s changes by. The menus of `linear` say that; those of a plan's own
-options add up to its true cost.
+to the groups of its rows, g bears c a_g k_g s; for rows that no group gives, to those of its columns. About a plan, the
+cost of group g at another count is, to first order in all changes, what it bears plus what each layer's r s changes by.
+The menus of `linear` say that; those of a plan's own options add up to its true cost.
 """
 
 from __future__ import annotations
@@ -182,10 +182,19 @@ class Widths:
     def _borne(self, site: str, point: Point, resource: Resource) -> float:
         """What a group bears of the layers that have no menu."""
         return sum(
-            part.cost.get(resource) * part.rows[site] * point.kept[site] * self._left(part.columns, point)
+            part.cost.get(resource)
+            * point.kept[site]
+            * (
+                part.rows.get(site, 0.0) * self._left(part.columns, point)
+                + self._kept_rows(part) * part.columns.get(site, 0.0)
+            )
             for part in self.parts.values()
-            if not part.charged and site in part.rows
+            if not part.charged
         )
+
+    def _kept_rows(self, part: Part) -> float:
+        """The share of a layer's rows that no group gives."""
+        return 1.0 - sum(share * len(self.groups[site]) for site, share in part.rows.items())
 
     def _share(self, layer: str, point: Point) -> float:
         """What is left of a layer's weights."""

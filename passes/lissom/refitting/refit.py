@@ -107,6 +107,8 @@ def refit(
     approximate: Mapping[str, Approximate],
     rounds: int = 3,
     ridge: Ridge = RIDGE,
+    base: Model | None = None,
+    elsewhere: Sequence[str] = (),
 ) -> Refitted:
     """Refits a compressed network to what the original one computes.
 
@@ -121,6 +123,8 @@ def refit(
         rounds: how often the bound is renewed where a layer's tail clips.
         ridge: how much a weight is held to the original one, in units of the mean variance of its input columns; or
             "held-out", for what is best on the held-out samples.
+        base: the model whose other nodes the compressed network has, with the shapes of `model`; None: `model`.
+        elsewhere: outputs of nodes that `base` changes and that are none of the layers.
 
     Returns:
         What the layers should hold instead.
@@ -129,12 +133,12 @@ def refit(
         LoadError: ONNX Runtime cannot run the model.
         UsageError: there are no samples, or an activation or output is NaN or infinite.
     """
-    if not start:
+    if not start and not elsewhere:
         return Refitted()
     if not batches:
         raise UsageError("expected calibration samples for the refit, but got none")
     with one_blas_thread():
-        return _Refit(model, layers, options, start, approximate, rounds, ridge).run(batches)
+        return _Refit(model, layers, options, start, approximate, rounds, ridge, base or model, elsewhere).run(batches)
 
 
 class _Refit:
@@ -149,19 +153,22 @@ class _Refit:
         approximate: Mapping[str, Approximate],
         rounds: int,
         ridge: Ridge,
+        base: Model,
+        elsewhere: Sequence[str],
     ) -> None:
+        self._elsewhere = elsewhere
         self._original = model.to_proto()
         self._options, self._start = options, start
         self._approximate, self._rounds, self._ridge = approximate, rounds, ridge
         self._refusals: list[Refusal] = []
-        self._compressed = _Compressed(model, [layer for layer in layers if layer.name in options], start)
+        self._compressed = _Compressed(base, [layer for layer in layers if layer.name in options], start)
         self._model, self._layers = model, self._behind(layers)
         self._changed = [layer for layer in layers if layer.name in start]
 
     def _behind(self, layers: Sequence[Layer]) -> list[Layer]:
         """The sites that are changed or see a changed tensor, and can be refitted."""
         outputs = [layer.node.outputs[0].name for layer in layers if layer.name in self._start]
-        changed = dependants(self._original, outputs)
+        changed = dependants(self._original, [*outputs, *self._elsewhere])
         sites = [layer for layer in layers if layer.name in self._options]
         sites = [layer for layer in sites if layer.node.outputs[0].name in changed]
         wide = {layer.name for layer in sites} - {layer.name for layer in affordable(sites)}
@@ -183,7 +190,9 @@ class _Refit:
     def run(self, batches: Sequence[Feeds]) -> Refitted:
         """Fits the layers, and corrects the batch normalisations that are left."""
         done = self._fit_layers(batches) if self._layers else Refitted(refusals=self._refusals)
-        nodes = normalisations(self._original, [layer.node.outputs[0].name for layer in self._changed])
+        nodes = normalisations(
+            self._original, [*(layer.node.outputs[0].name for layer in self._changed), *self._elsewhere]
+        )
         return self._correct(done, nodes, batches) if nodes else done
 
     def _fit_layers(self, batches: Sequence[Feeds]) -> Refitted:
@@ -193,8 +202,11 @@ class _Refit:
         asked = [{layer.source.name, *tails[layer.name].computed} for layer in self._layers]
         batches = self._affordable(batches, stops)
         original = Stream(self._original, batches)
-        original.advance([self._changed[0].source.name], stops)
-        compressed = original.fork(self._compressed.proto)
+        if self._elsewhere:
+            compressed = Stream(self._compressed.proto, batches)
+        else:
+            original.advance([self._changed[0].source.name], stops)
+            compressed = original.fork(self._compressed.proto)
         fits: dict[str, Fit] = {}
         judged: dict[str, Judged] = {}
         for number, layer in enumerate(self._layers):
