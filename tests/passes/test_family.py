@@ -397,5 +397,4 @@ def test_energy_is_absolute() -> None:
 def test_the_nearest_divisor_is_a_divisor_and_none_is_nearer(channels: int, wished: int) -> None:
     found = nearest(divisors(channels), wished)
     assert channels % found == 0
-    for other in divisors(channels):
-        assert (abs(found - wished), -found) <= (abs(other - wished), -other)
+    assert all((abs(found - wished), -found) <= (abs(other - wished), -other) for other in divisors(channels))
