@@ -21,6 +21,7 @@ from lissom.report.schema import AccuracyEntry
 from lissom.scoring import Scorer, batch_size
 
 NETWORK = "vgg-small"
+RECIPE = "nodes"
 MAX_DROP = 0.01
 
 
@@ -34,7 +35,7 @@ def demo(
     quiet: flags.Quiet = False,
     no_color: flags.NoColor = False,
 ) -> None:
-    """Compress a shipped network as far as it loses at most one point, and score it on images not used for that."""
+    """Remove channels of a shipped network while it loses at most a point, and score it on images not used for that."""
     Console.configure(verbose, quiet, not no_color, False)
     import lissom_models
 
@@ -45,11 +46,13 @@ def demo(
         target = Path(folder) / f"{network}-compressed.onnx" if output is None else output
         calibration, test = lissom_models.calibration(network), lissom_models.test(network)
         out.print(
-            f"lissom compress {network}.onnx -o {target.name} --max-drop {MAX_DROP} --calibration {calibration.name}"
+            f"lissom compress {network}.onnx -o {target.name} --recipe {RECIPE} --max-drop {MAX_DROP} "
+            f"--calibration {calibration.name}"
         )
         result = compress(
             lissom_models.path(network),
             target,
+            recipe=RECIPE,
             bounds={"max_drop": MAX_DROP},
             calibration=str(calibration),
             progress=progress,
