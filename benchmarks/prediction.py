@@ -137,11 +137,6 @@ def random_plan(menus: Sequence[Menu], share: float, rng: np.random.Generator, a
     return Plan(options, level=max((option.error for option in options.values()), default=0.0))
 
 
-def summed_error(plan: Plan) -> float:
-    """The distortion that a study predicts for a plan."""
-    return sum(option.error for option in plan.options.values())
-
-
 def predict_latency(subject: Subject, study: Study, arguments: argparse.Namespace, cache: Path | None) -> list[Timed]:
     """Plans with predicted and measured latencies."""
     provider = ProviderRequest()
@@ -157,21 +152,16 @@ def predict_latency(subject: Subject, study: Study, arguments: argparse.Namespac
     found = []
     for (chooser, plan), samples in zip(plans, others, strict=True):
         interval = PairedLatency(original, samples).interval
-        predicted = 1 - (dense_latency(study) - plan.total("latency_us")) / whole
+        predicted = 1 - (study.cost("latency_us") - plan.total("latency_us")) / whole
         found.append(Timed(chooser, predicted, interval.ratio, interval.low, interval.high))
     return found
-
-
-def dense_latency(study: Study) -> float:
-    """Microseconds that all sites take together before anything is changed."""
-    return sum(menu.dense.cost.get("latency_us") for menu in study.menus)
 
 
 def _latency_plans(study: Study, whole: float, fast: bool) -> Iterator[tuple[Chooser, Plan]]:
     """The plans that are timed, of a network that takes `whole` microseconds."""
     for share in LATENCY_SHARES[:1] if fast else LATENCY_SHARES:
         try:
-            yield "total", pipeline.allocate(study, {"latency_us": dense_latency(study) - (1 - share) * whole})
+            yield "total", pipeline.allocate(study, {"latency_us": study.cost("latency_us") - (1 - share) * whole})
         except GoalMissed as missed:
             print(f"({share:g} of the latency: {missed})", flush=True)
     for seed, share in enumerate(RANDOM_SHARES[:1] if fast else RANDOM_SHARES):
@@ -189,7 +179,7 @@ def predict_distortion(
     for seed, share in enumerate(progress(shares, subject.case.name)):
         plan = random_plan(study.menus, share, np.random.default_rng(seed), any_ladder)
         candidate = pipeline.apply(study, plan)
-        found.append(Judged(candidate.totals.params / original, summed_error(plan), ruler(candidate.model)))
+        found.append(Judged(candidate.totals.params / original, plan.summed_error, ruler(candidate.model)))
     return found
 
 

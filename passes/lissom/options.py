@@ -203,6 +203,11 @@ class Plan:
         return sum(option.cost.get(resource) for option in self.options.values())
 
     @property
+    def summed_error(self) -> float:
+        """The errors of all options together: what `total` makes least."""
+        return float(sum(option.error for option in self.options.values()))
+
+    @property
     def changed(self) -> dict[str, Option]:
         """The sites that do not stay dense."""
         return {site: option for site, option in self.options.items() if option.kind != "dense"}

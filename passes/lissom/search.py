@@ -97,7 +97,7 @@ class Search:
 
     def outside(self, budget: Budget) -> float:
         """What the model has of a resource outside its sites."""
-        dense = self._dense(budget)
+        dense = self.study.cost(budget.resource)
         if budget.resource == "latency_us":
             return budget.original - dense
         return float(getattr(self.study.canonical.totals, budget.resource)) - dense
@@ -174,14 +174,10 @@ class Search:
 
     def _limit(self, budget: Budget, share: float) -> float:
         """What the sites may cost together: all of it at share 1, however it rounds, unless the rest grew."""
-        room = self._dense(budget) - (1 - share) * budget.original
+        room = self.study.cost(budget.resource) - (1 - share) * budget.original
         if budget.resource == "latency_us":
             return room
         return room - (float(getattr(self.study.canonical.totals, budget.resource)) - budget.original)
-
-    def _dense(self, budget: Budget) -> float:
-        """What the sites have of a resource before anything is changed."""
-        return self.study.cost(budget.resource)
 
     def _least(self, budget: Budget) -> float:
         """The smallest share of a resource that any choice of options reaches."""

@@ -29,7 +29,7 @@ sys.path.append(str(Path(__file__).parents[2]))
 from benchmarks import subjects
 from benchmarks.foldings import BASE, Entry, largest_within, standings
 from benchmarks.mac_latency import Point, correlation, is_aligned, sampled
-from benchmarks.prediction import Timed, random_plan, row, summed_error
+from benchmarks.prediction import Timed, random_plan, row
 from benchmarks.quantisation import quantise
 from benchmarks.results import cases
 from benchmarks.stacking import Contestant, read_bounds, rows
@@ -160,7 +160,7 @@ def test_a_random_plan_is_reproducible_and_never_grows_a_site(params: list[float
     assert plan == again
     assert list(plan.options) == [one.site for one in menus]
     assert plan.total("params") <= 400
-    assert summed_error(plan) == pytest.approx(sum(option.error for option in plan.options.values()))
+    assert plan.summed_error == pytest.approx(sum(option.error for option in plan.options.values()))
 
 
 def test_random_plans_follow_the_share() -> None:

@@ -35,6 +35,9 @@ class Epilogue(ctypes.Structure):
     _fields_ = (("activation", ctypes.c_int32), ("a", ctypes.c_float), ("b", ctypes.c_float))
 
 
+EPS = float(np.finfo(np.float32).eps)
+
+
 @dataclass(frozen=True)
 class Weight:
     """A sparse weight in guarded, read-only arrays.
@@ -82,6 +85,14 @@ def sparse(pattern: npt.NDArray[np.bool_], block: int, rng: np.random.Generator,
 
 def epilogue(activation: Activation = "none", a: float = 0.0, b: float = 0.0) -> Epilogue:
     return Epilogue(ACTIVATIONS.index(activation), a, b)
+
+
+def within_rounding(got: Floats, weight: Weight, x: Floats, activation: Activation, a: float, b: float) -> bool:
+    """Whether got[rows] is activation(bias + W x) up to what float32 sums of K = columns terms may be off by."""
+    expected = activate(weight.dense.astype(np.float64) @ x + weight.bias, activation, a, b)
+    magnitude = np.abs(weight.dense).astype(np.float64) @ np.abs(x) + np.abs(weight.bias)
+    terms = weight.dense.shape[1] + 1
+    return bool((np.abs(got - expected) <= terms * EPS * (magnitude + 1)).all())
 
 
 def activate(v: npt.NDArray[Any], activation: Activation, a: float, b: float) -> npt.NDArray[Any]:

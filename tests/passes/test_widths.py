@@ -98,25 +98,12 @@ SHARES = st.lists(st.floats(0, 1), min_size=6, max_size=6)
 
 
 @pytest.mark.ort
+@pytest.mark.parametrize("left_out", [False, True], ids=["every layer a site", "some layers left out"])
 @pytest.mark.parametrize("body", BODIES)
 @settings(max_examples=5)
 @given(shares=SHARES)
-def test_a_plan_costs_what_the_narrow_model_has(body: str, shares: Sequence[float]) -> None:
-    study = STUDIES[body]
-    widths = widths_of(study)
-    plan, _ = widths.settle(plan_of(study, shares), widths.start())
-    outside = study.canonical.totals.macs - study.cost("macs")
-    assert narrow(study.canonical, widths, plan).canonical.totals.macs == pytest.approx(outside + plan.total("macs"))
-
-
-@pytest.mark.ort
-@pytest.mark.parametrize("body", BODIES)
-@settings(max_examples=3)
-@given(shares=SHARES)
-def test_what_layers_save_that_were_left_out_is_charged_to_the_groups_that_they_read(
-    body: str, shares: Sequence[float]
-) -> None:
-    study = LEFT_OUT[body]
+def test_a_plan_costs_what_the_narrow_model_has(body: str, left_out: bool, shares: Sequence[float]) -> None:
+    study = (LEFT_OUT if left_out else STUDIES)[body]
     widths = widths_of(study)
     plan, _ = widths.settle(plan_of(study, shares), widths.start())
     outside = study.canonical.totals.macs - study.cost("macs")

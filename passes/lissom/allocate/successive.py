@@ -80,7 +80,7 @@ def successive(
             break
         over = {name: plan.total(name) - limit for name, limit in limits.items()}
         if all(value <= 0 for value in over.values()):
-            if best is not None and _error(plan) >= _error(best):
+            if best is not None and plan.summed_error >= best.summed_error:
                 break
             best, misses = plan, 0
         else:
@@ -90,14 +90,10 @@ def successive(
         aims = {name: aim - max(misses, 1) * over[name] for name, aim in aims.items()}
     if best is None:
         raise GoalMissed(nearest)
-    return replace(best, distortion=_error(best), bound=None)
+    return replace(best, distortion=best.summed_error, bound=None)
 
 
 def _choose(choose: Callable[[Sequence[Menu], Limits], Plan], menus: Sequence[Menu], aims: Limits) -> Plan:
     """What the allocator chooses, asked for no less than there is."""
     least = {name: sum(menu.least(name) for menu in menus) for name in aims}
     return choose(menus, {name: max(aim, least[name] + ROUNDING * abs(least[name])) for name, aim in aims.items()})
-
-
-def _error(plan: Plan) -> float:
-    return sum(option.error for option in plan.options.values())

@@ -129,9 +129,8 @@ def total(menus: Sequence[Menu], limits: Mapping[Resource, float], seconds: floa
         raise _missed(program, limits, seconds)
     chosen = zip(menus, program.sites, found[0], strict=True)
     options = {menu.site: menu.option(int(site.position[site.settle(option)])) for menu, site, option in chosen}
-    errors = [option.error for option in options.values()]
-    distortion = float(sum(errors))
-    return Total(Plan(options, level=max(errors, default=0.0)), distortion, min(found[1], distortion))
+    plan = Plan(options, level=max((option.error for option in options.values()), default=0.0))
+    return Total(plan, plan.summed_error, min(found[1], plan.summed_error))
 
 
 def _solve(program: Program, deadline: float, gap: float) -> tuple[Sequence[int], float] | None:
