@@ -5,9 +5,9 @@
 
 Each network is one `lissom sweep` in this process, on one thread, nothing else running. Statistics are of the first 512
 calibration samples, without labels; a goal is held on labelled validation samples of the training data; the score in
-the table is of the test data, which no decision sees. A recipe cuts the resource that it names as its budget, or the
-one that `--budget` names. The reports are kept in `build/results`. A row has a star where it is on the Pareto front of
-score, latency and bytes.
+the table is of the test data, which no decision sees (`--validated N`, `--tested N`: the first N of these only). A
+recipe cuts the resource that it names as its budget, or the one that `--budget` names. The reports are kept in
+`build/results`. A row has a star where it is on the Pareto front of score, latency and bytes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import lissom
+import numpy as np
 from lissom.recipe import Recipe, read_recipe
 from lissom.report.sweep import RowEntry
 
@@ -35,6 +36,17 @@ def goal_data(case: Case) -> str:
     return str(DATA / Path(case.validation).name.replace("_test", "_validation"))
 
 
+def first(path: str, samples: int | None) -> str:
+    """The same data, or a file beside it with its first samples."""
+    if samples is None:
+        return path
+    whole = Path(path)
+    part = whole.with_name(f"{whole.stem}_first_{samples}.npz")
+    with np.load(whole, allow_pickle=False) as arrays:
+        np.savez(part, **{name: values[:samples] for name, values in arrays.items()})
+    return str(part)
+
+
 def recipe_of(name: str, budget: str | None) -> Recipe:
     """A preset, cutting another resource than its own if `budget` says so."""
     recipe = read_recipe(name)
@@ -43,15 +55,22 @@ def recipe_of(name: str, budget: str | None) -> Recipe:
     return recipe.model_copy(update={"allocate": recipe.allocate.model_copy(update={"budget": budget})})
 
 
-def measure(case: Case, recipes: Sequence[Recipe], drops: Sequence[float], target: str | None = None) -> list[str]:
+def measure(
+    case: Case,
+    recipes: Sequence[Recipe],
+    drops: Sequence[float],
+    target: str | None = None,
+    validated: int | None = None,
+    tested: int | None = None,
+) -> list[str]:
     """The rows of one network."""
     swept = lissom.sweep(
         case.model,
         recipes,
         [{"max_drop": drop} for drop in drops],
         calibration=case.calibration,
-        validation=goal_data(case),
-        test=case.validation,
+        validation=first(goal_data(case), validated),
+        test=first(case.validation, tested),
         metric=case.metric,
         target=target,
         keep_anyway=True,
@@ -87,6 +106,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--recipe", nargs="+", default=["alds", "lowrank"])
     parser.add_argument("--budget", choices=["params", "macs", "bytes", "latency_us"], help="what is cut")
     parser.add_argument("--target", help="the processor, for recipes that ask for it")
+    parser.add_argument("--validated", type=int, help="samples that goals are held on")
+    parser.add_argument("--tested", type=int, help="samples of the score in the table")
     parser.add_argument("--max-drop", type=float, nargs="+", default=list(DROPS))
     arguments = parser.parse_args(argv)
     recipes = [recipe_of(name, arguments.budget) for name in arguments.recipe]
@@ -94,7 +115,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("|---|---|---|---|---|---|---|---|---|")
     for case in cases(arguments.cifar, arguments.ocr):
         if arguments.only is None or arguments.only in case.name:
-            print(*measure(case, recipes, arguments.max_drop, arguments.target), sep="\n", flush=True)
+            goals, samples = arguments.max_drop, (arguments.validated, arguments.tested)
+            print(*measure(case, recipes, goals, arguments.target, *samples), sep="\n", flush=True)
 
 
 if __name__ == "__main__":
