@@ -31,7 +31,8 @@ from lissom.lowrank.foldings import SIDES, foldings_of
 from lissom.options import FloatArray, Ladder, Menu, Parameters, Resource
 from lissom.pipeline import Study
 from lissom.price.latency import LatencyTable
-from lissom.recipe import Cp, LowRank, Recipe, Tucker
+from lissom.recipe import Recipe
+from lissom.recipe_tables import Cp, LowRank, Tucker
 from lissom_runtime.providers import ProviderRequest
 from lissom_runtime.target import Machine
 from scipy.stats import rankdata

@@ -36,7 +36,8 @@ from lissom.lowrank.propose import KIND as LOW_RANK
 from lissom.options import Ladder, Option, Parameters
 from lissom.price.chain import Emit, chain
 from lissom.price.latency import AT_ONCE, MOST_COPIES, MOST_WEIGHT_BYTES, ROUGH_MACS_PER_US, SCHEDULE, SPAN_US
-from lissom.recipe import Cp, LowRank, Monochromatic, Recipe, Sparse, Tiles, Tucker
+from lissom.recipe import Recipe
+from lissom.recipe_tables import Cp, LowRank, Monochromatic, Sparse, Tiles, Tucker
 from lissom_runtime.latency import PairedLatency, Verdict, compare_many
 from lissom_runtime.providers import ProviderRequest
 from lissom_runtime.session import open_session

@@ -19,32 +19,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import lissom
-import numpy as np
 from lissom.recipe import Recipe, read_recipe
 from lissom.report.sweep import RowEntry
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.results import REPORTS, Case, cases
+from benchmarks.results import DATA, REPORTS, Case, cases, first
 
-DATA = Path("build/data")
 DROPS = (0.02, 0.01, 0.005)
 
 
 def goal_data(case: Case) -> str:
     """The samples that goals are held on: labelled, of the training data, and not among those of the statistics."""
     return str(DATA / Path(case.validation).name.replace("_test", "_validation"))
-
-
-def first(path: str, samples: int | None) -> str:
-    """The same data, or a file beside it with its first samples."""
-    if samples is None:
-        return path
-    whole = Path(path)
-    part = whole.with_name(f"{whole.stem}_first_{samples}.npz")
-    with np.load(whole, allow_pickle=False) as arrays:
-        np.savez(part, **{name: values[:samples] for name, values in arrays.items()})
-    return str(part)
 
 
 def recipe_of(name: str, budget: str | None) -> Recipe:

@@ -34,7 +34,8 @@ from lissom.options import Menu, Option, Plan
 from lissom.pipeline import Study
 from lissom.price.cache import Cache
 from lissom.price.distortion import DistortionTable
-from lissom.recipe import LowRank, Refit, read_recipe
+from lissom.recipe import read_recipe
+from lissom.recipe_tables import LowRank, Refit
 from lissom_runtime.errors import GoalMissed
 from lissom_runtime.latency import PairedLatency, Schedule, compare_many, measure
 from lissom_runtime.providers import ProviderRequest

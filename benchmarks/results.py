@@ -19,8 +19,10 @@ from typing import Any
 
 import lissom
 import lissom_models
+import numpy as np
 from lissom.report.schema import Report
 
+DATA = Path("build/data")
 REPORTS = Path("build/results")
 OCR = {
     "ch_PP-OCRv4_rec_infer": ("ocr_rec", "lissom_models.reading:line_accuracy"),
@@ -53,13 +55,12 @@ def cases(cifar: Path, ocr: Path | None) -> list[Case]:
         Case(name, lissom_models.path(name), str(lissom_models.calibration(name)), str(lissom_models.test(name)))
         for name in ("resnet20", "vgg-small", "mobilenet-small", "lenet5", "lenet-300-100")
     ]
-    data = Path("build/data")
     zoo.append(
         Case(
             "resnet20 (CIFAR-10 JPEG)",
             cifar / "resnet20.onnx",
-            str(data / "cifar10_calibration.npz"),
-            str(data / "cifar10_test.npz"),
+            str(DATA / "cifar10_calibration.npz"),
+            str(DATA / "cifar10_test.npz"),
         )
     )
     if ocr is not None:
@@ -67,13 +68,23 @@ def cases(cifar: Path, ocr: Path | None) -> list[Case]:
             Case(
                 name,
                 ocr / f"{name}.onnx",
-                str(data / f"{short}_calibration.npz"),
-                str(data / f"{short}_test.npz"),
+                str(DATA / f"{short}_calibration.npz"),
+                str(DATA / f"{short}_test.npz"),
                 metric,
             )
             for name, (short, metric) in OCR.items()
         ]
     return zoo
+
+
+def first(path: str, samples: int | None) -> str:
+    """The same data, or a file of its first samples in `DATA`."""
+    if samples is None:
+        return path
+    part = DATA / f"{Path(path).stem}_first_{samples}.npz"
+    with np.load(path, allow_pickle=False) as arrays:
+        np.savez(part, **{name: values[:samples] for name, values in arrays.items()})
+    return str(part)
 
 
 def row(case: Case, words: str, report: Report) -> str:

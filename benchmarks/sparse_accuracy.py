@@ -5,8 +5,8 @@
 
 All layers but the first keep a share of their blocks. *Uniform*: the same in each. *Allocated*: as many weights in all,
 the densities being those of least summed distortion (`total`). Statistics, distortions and refit see 512 calibration
-samples and no label; scores are of all test samples. The importances `rms` and `magnitude` are also given without the
-refit: the weights that are left as they were.
+samples and no label; scores are of all test samples (`--tested N`: the first N). The importances
+`rms` and `magnitude` are also given without the refit: the weights that are left as they were.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from lissom.canonical import canonicalise
 from lissom.job import Job, open_job, require_data
 from lissom.options import Plan
 from lissom.pipeline import Study
-from lissom.recipe import Allocate, LowRank, Recipe, Refit, Sparse, make_bounds
+from lissom.recipe import Recipe, make_bounds
+from lissom.recipe_tables import Allocate, LowRank, Refit, Sparse
 from lissom.scoring import Scorer
 from lissom.sparse.importance import Importance
 from lissom.sparse.propose import DENSITIES
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.results import Case, cases
+from benchmarks.results import Case, cases, first
 
 
 def recipe_of(importance: Importance, pattern: str, width: int, densities: Sequence[float], refit: bool) -> Recipe:
@@ -91,7 +92,8 @@ def measure(case: Case, arguments: argparse.Namespace) -> None:
         job = open_job(
             case.model,
             calibration=case.calibration,
-            validation=case.validation,
+            validation=first(case.validation, arguments.tested),
+            metric=case.metric,
             exclude=first_layer(case),
             cache=Path(cache),
         )
@@ -122,6 +124,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--importance", nargs="+", default=["obs", "rms", "magnitude"])
     parser.add_argument("--pattern", default="columns")
     parser.add_argument("--width", type=int, default=4)
+    parser.add_argument("--tested", type=int, help="test samples of the scores")
     arguments = parser.parse_args(argv)
     for case in cases(arguments.cifar, arguments.ocr):
         if arguments.only in case.name:
