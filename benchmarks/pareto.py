@@ -5,8 +5,8 @@
 
 Each network is one `lissom sweep` in this process, on one thread, nothing else running. Statistics are of the first 512
 calibration samples, without labels; a goal is held on labelled validation samples of the training data; the score in
-the table is of the test data, which no decision sees (`--validated N`, `--tested N`: the first N of these only). A
-recipe cuts the resource that it names as its budget, or the one that `--budget` names. The reports are kept in
+the table is of the test data, which no decision sees (`--calibrated N`, `--validated N`, `--tested N`: the first N of
+each). A recipe cuts the resource that it names as its budget, or the one that `--budget` names. The reports are kept in
 `build/results`. A row has a star where it is on the Pareto front of score, latency and bytes.
 """
 
@@ -47,15 +47,16 @@ def measure(
     recipes: Sequence[Recipe],
     drops: Sequence[float],
     target: str | None = None,
+    calibrated: int | None = None,
     validated: int | None = None,
     tested: int | None = None,
 ) -> list[str]:
-    """The rows of one network."""
+    """The rows of one network; the last three: how many samples of each part are used (None: all)."""
     swept = lissom.sweep(
         case.model,
         recipes,
         [{"max_drop": drop} for drop in drops],
-        calibration=case.calibration,
+        calibration=first(case.calibration, calibrated),
         validation=first(goal_data(case), validated),
         test=first(case.validation, tested),
         metric=case.metric,
@@ -93,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--recipe", nargs="+", default=["alds", "lowrank"])
     parser.add_argument("--budget", choices=["params", "macs", "bytes", "latency_us"], help="what is cut")
     parser.add_argument("--target", help="the processor, for recipes that ask for it")
+    parser.add_argument("--calibrated", type=int, help="samples of the statistics")
     parser.add_argument("--validated", type=int, help="samples that goals are held on")
     parser.add_argument("--tested", type=int, help="samples of the score in the table")
     parser.add_argument("--max-drop", type=float, nargs="+", default=list(DROPS))
@@ -102,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("|---|---|---|---|---|---|---|---|---|")
     for case in cases(arguments.cifar, arguments.ocr):
         if arguments.only is None or arguments.only in case.name:
-            goals, samples = arguments.max_drop, (arguments.validated, arguments.tested)
+            goals, samples = arguments.max_drop, (arguments.calibrated, arguments.validated, arguments.tested)
             print(*measure(case, recipes, goals, arguments.target, *samples), sep="\n", flush=True)
 
 
