@@ -33,11 +33,11 @@ def read_toml(name_or_path: str, folder: str, what: str) -> dict[str, Any]:
     names = names_in(folder)
     try:
         content = _read(name_or_path, folder, names)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a path with a NUL is a ValueError
         raise UsageError(f"expected one of the {what}s {names} or a TOML file, but got {name_or_path!r}") from error
     try:
         return {"name": Path(name_or_path).stem, **tomllib.loads(content.decode("utf-8"))}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of the parser, for numbers of thousands of digits too
         raise UsageError(f"expected a {what} in TOML, but {name_or_path!r} is not: {error}") from error
 
 

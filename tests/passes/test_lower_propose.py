@@ -39,6 +39,18 @@ def conv(attributes: str = "group = 1", group: int = 1, height: str = "7", weigh
     return model(CONV.format(c=weight.shape[1] * group, h=height, attributes=attributes), w=weight, b=floats(1, 8))
 
 
+def negative_extents() -> Model:
+    """A convolution whose pads depend on extents that the file gives as -1, which ONNX Runtime takes for free ones."""
+    proto = parse(
+        CONV.format(c=4, h=7, attributes='auto_pad = "SAME_UPPER", strides = [2, 2]'),
+        w=sparse(8, 4, 3, 3),
+        b=floats(1, 8),
+    )
+    for dimension in proto.graph.input[0].type.tensor_type.shape.dim[2:]:
+        dimension.dim_value = -1
+    return from_proto(proto)
+
+
 def require_exact(loaded: Model, shape: tuple[int, ...]) -> None:
     """All layers of a copy are lowered; it computes the same, at another batch too."""
     edited = loaded.copy()
@@ -112,6 +124,16 @@ def test_pads_that_do_not_depend_on_a_free_size_are_resolved() -> None:
             (6, 5),
             "must be its second operand",
         ),
+        (
+            model(
+                "net (float[N, 4] x) => (float[1, 8, 5, 7] y, float[N, 4] z) { y = Conv(k, w) z = Relu(x) }",
+                w=sparse(8, 4, 3, 3),
+                k=floats(1, 1, 4, 7, 9),
+            ),
+            (1, 4),
+            "its input is a constant",
+        ),
+        (negative_extents(), (1, 4, 7, 9), "which is not fixed"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_lowered_is_refused_with_the_reason(loaded: Model, shape: tuple[int, ...], reason: str) -> None:
@@ -119,6 +141,26 @@ def test_what_cannot_be_lowered_is_refused_with_the_reason(loaded: Model, shape:
     assert not found.sites
     assert [refusal.site for refusal in found.refusals] == [loaded.graph.nodes[0].name]
     assert re.search(reason, found.refusals[0].reason)
+
+
+def test_pads_do_not_go_by_what_the_file_says_of_an_inner_tensor() -> None:
+    text = """net (float[N, 4, H, W] x) => (float[N, 8, A, B] y) <float[1, 4, 9, 9] t>
+        { t = Relu(x) y = Conv <auto_pad = "SAME_UPPER", strides = [2, 2]> (t, w) }"""
+    loaded = model(text, w=sparse(8, 4, 3, 3))
+    found = proposal(loaded, {"x": floats(2, 1, 4, 9, 9)})
+    assert not found.sites
+    assert "which is not fixed" in found.refusals[0].reason
+
+
+def test_new_nodes_and_constants_have_names_of_their_own() -> None:
+    text = """net (float[N, 4, 7, 9] x) => (float[N, 8, 5, 7] y)
+        { s = Relu(x) t = Conv(s, w) y = Relu(t) }"""
+    for name, taken in (("node", "c/lissom_0"), ("tensor", "c/lissom_0_values")):
+        loaded = model(text, w=sparse(8, 4, 3, 3))
+        relu, layer = loaded.graph.nodes[0], loaded.graph.nodes[1]
+        layer.name = "c"
+        setattr(*((relu, "name") if name == "node" else (relu.outputs[0], "name")), taken)
+        require_exact(loaded, (1, 4, 7, 9))
 
 
 def test_a_density_limit_stands_in_for_the_table() -> None:

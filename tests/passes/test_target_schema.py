@@ -103,6 +103,8 @@ GOOD = 'version = 1\nparallelism = "high"\nsimd_width = 4\nchannel_block = 4\n'
 BAD = {
     "no TOML": ("version =", "expected a target in TOML, but 'FILE' is not: "),
     "no text": (b"\xff\xfe", "expected a target in TOML, but 'FILE' is not: "),
+    "too deep": ("a = " + "[" * 9999, "expected a target in TOML, but 'FILE' is not: "),
+    "too long": ("a = " + "9" * 9999, "expected a target in TOML, but 'FILE' is not: "),
     "empty": ("", "expected a target of version 1, but 'FILE' has 'no version'"),
     "newer": (GOOD.replace("= 1", "= 2") + "more = 1", "expected a target of version 1, but 'FILE' has 2"),
     "unknown field": (GOOD + "cpu = 1", "in 'FILE' cpu = 1: extra inputs are not permitted"),

@@ -20,7 +20,7 @@ from lissom_runtime.contract import DOMAIN
 from lissom_runtime.errors import LoadError, UsageError
 
 from lissom.graph.inlining import calls
-from lissom.graph.model import LEAST_IR, Model, all_nodes
+from lissom.graph.model import LEAST_IR, Model, all_nodes, is_variable
 from lissom.graph.unpacking import with_dense_weights
 
 LEAST_OPSET = 11
@@ -90,11 +90,32 @@ def from_proto(proto: onnx.ModelProto, convert_opset: int | None = None) -> Mode
         raise LoadError(f"expected a valid ONNX model, but the checker says: {_first_line(error)}") from error
     sparse = sum(node.domain == DOMAIN for node in proto.graph.node)
     model = Model(_inline(proto))
+    _forget_shapes(model)
     if sparse:
         model.remarks.append(
             f"{sparse} sparse operators were read as dense layers: `lissom lower` makes them sparse again"
         )
     return model
+
+
+def _forget_shapes(model: Model) -> None:
+    """Takes away what the file says of extents that nobody has to keep to.
+
+    ONNX Runtime goes by the inputs, and takes an extent below zero for a free one. What is written of the tensors
+    between may be of older inputs: their shapes are inferred anew.
+    """
+    ends = [*model.graph.inputs, *model.graph.outputs]
+    kept = {tensor.name for tensor in ends}
+    for name, tensor in model.graph.tensors().items():
+        if name not in kept and is_variable(tensor):
+            tensor.shape = None
+    for tensor in ends:
+        if tensor.shape is not None:
+            tensor.shape = [None if isinstance(extent, int) and extent < 0 else extent for extent in tensor.shape]
+    for value in (*model.inputs, *model.outputs):
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.HasField("dim_value") and dimension.dim_value < 0:
+                dimension.Clear()
 
 
 def _inline(proto: onnx.ModelProto) -> onnx.ModelProto:

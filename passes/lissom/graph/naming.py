@@ -29,3 +29,16 @@ def fresh_name(stem: str, taken: set[str]) -> str:
         name = f"{stem}_{count}"
     taken.add(name)
     return name
+
+
+def fresh_stem(stem: str, model: Model) -> str:
+    """A name for a node whose constants will be called "<name>_…", none of which the graph has.
+
+    It is `stem`, or `stem` with the least number from 2 on that makes it new.
+    """
+    taken = {node.name for node in model.graph.nodes} | model.graph.tensors().keys()
+    name, count = stem, 1
+    while any(known == name or known.startswith(f"{name}_") for known in taken):
+        count += 1
+        name = f"{stem}_{count}"
+    return name

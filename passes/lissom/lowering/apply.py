@@ -8,6 +8,7 @@ from typing import Any
 from lissom_runtime.packing import Packed
 
 from lissom.graph.model import Model, Node
+from lissom.graph.naming import fresh_stem
 from lissom.lowering.chains import ChainSite, Link
 from lissom.lowering.emit import DepthwiseStage, SparseStage, emit, emit_chain
 from lissom.lowering.fuse import Tail
@@ -31,7 +32,7 @@ def apply(model: Model, site: Site, packed: Packed, behind: Tail) -> Node:
     """
     node = emit(
         model,
-        _name(site),
+        _name(model, site),
         site.node.inputs[0],
         packed,
         site.bias if behind.bias is None else site.bias + behind.bias,
@@ -63,7 +64,7 @@ def apply_chain(model: Model, chain: ChainSite) -> Node:
     first, last = chain.links[0], chain.links[-1]
     node = emit_chain(
         model,
-        _name(first.site),
+        _name(model, first.site),
         first.site.node.inputs[0],
         chain.signature,
         [_stage(link) for link in chain.links],
@@ -76,8 +77,8 @@ def apply_chain(model: Model, chain: ChainSite) -> Node:
     return node
 
 
-def _name(site: Site) -> str:
-    return f"{site.name}/lissom_0"
+def _name(model: Model, site: Site) -> str:
+    return fresh_stem(f"{site.name}/lissom_0", model)
 
 
 def _stage(link: Link) -> SparseStage | DepthwiseStage:

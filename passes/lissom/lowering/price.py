@@ -22,6 +22,7 @@ import onnx.numpy_helper
 from lissom_runtime import library
 from lissom_runtime.contract import DOMAIN
 from lissom_runtime.latency import PairedLatency, Samples, Verdict, compare_many
+from lissom_runtime.ort_errors import reported
 from lissom_runtime.providers import CPU, ProviderRequest
 from lissom_runtime.session import open_session
 
@@ -107,13 +108,19 @@ def measure(model: Model, links: Sequence[Link], ways: Sequence[Lower], provider
 
     Returns:
         The speed of each way.
+
+    Raises:
+        LoadError: the segment cannot run at this shape.
     """
     copies = _copies(links)
     feeds = {"input": np.random.default_rng(0).standard_normal(_input_shape(links[0].site)).astype(np.float32)}
     dense = network(model, links, copies)
     networks = [network(model, links, 0), dense, *(lowered(dense, links, copies, way) for way in ways)]
     sessions = [open_session(proto.SerializeToString(), provider) for proto in networks]
-    base, before, *others = compare_many([(session, feeds) for session in sessions], schedule=SCHEDULE)
+    with reported(
+        f"expected node {links[0].site.name!r} to run, dense and sparse, on an input of {feeds['input'].shape}"
+    ):
+        base, before, *others = compare_many([(session, feeds) for session in sessions], schedule=SCHEDULE)
     span = max(before.median - base.median, 0.0)
 
     def speed(after: Samples) -> Speed:

@@ -187,6 +187,8 @@ def _site(node: Node, shapes: Shapes) -> Site | str:
     reason = _weight_obstacle(node)
     if reason is not None:
         return reason
+    if is_constant(node.inputs[0]):
+        return "its input is a constant"
     source = shapes[node.inputs[0].name]
     if len(source) < 2:
         return f"the input has rank {len(source)}; expected at least 2"
@@ -265,4 +267,4 @@ def _fixed_extents(node: Node, strides: Sequence[int]) -> tuple[int, ...] | None
     """The input's extents where pads depend on them, or None when they are not fixed in the file."""
     told: Any = node.inputs[0].shape or (None,) * 4
     extents = [extent if stride > 1 else 1 for extent, stride in zip(told[2:], strides, strict=True)]
-    return tuple(extents) if all(isinstance(extent, int) for extent in extents) else None
+    return tuple(extents) if all(isinstance(extent, int) and extent > 0 for extent in extents) else None
