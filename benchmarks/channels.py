@@ -6,18 +6,20 @@
 Weights and calibration images are random: nothing is said of accuracy, only which channels can go and what it is worth.
 `lissom` is the recipe `nodes` under `--keep-macs`; onnxsim is `apply_structured_pruning`, which takes the same share of
 every layer that it can cut. Original and both results are timed in the same rounds on one thread, ratios of latencies
-with the 99 % interval. `cut` are the layers with fewer rows or columns than before, of those with a weight.
+with the 99 % interval. `cut` are the layers with fewer rows or columns than before, of those with a weight; GiB is the
+most memory that this process had held when the model was made.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import lissom
@@ -40,7 +42,7 @@ import onnx, onnxsim, sys
 before, after, sparsity = sys.argv[1:]
 onnx.save(onnxsim.apply_structured_pruning(onnx.load(before), float(sparsity)), after)
 """
-COLUMNS = ("network", "by", "MACs", "parameters", "layers cut", "latency [99 %]", "s")
+COLUMNS = ("network", "by", "MACs", "parameters", "layers cut", "latency [99 %]", "s", "GiB")
 
 
 def weights(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
@@ -75,25 +77,33 @@ def by_lissom(model: onnx.ModelProto, keep: float, images: int) -> onnx.ModelPro
     return found.model
 
 
+def peak_gib() -> float:
+    """The most memory that this process has held, GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
 def measure(
     name: str, keep: float, images: int, peer: str | None, sparsity: float, seconds: float
 ) -> list[dict[str, object]]:
     """The rows of one network."""
     model = build(name)
-    made: dict[str, tuple[onnx.ModelProto, float]] = {"original": (model, 0.0)}
-    began = time.perf_counter()
-    made["lissom"] = by_lissom(model, keep, images), time.perf_counter() - began
+    made: dict[str, onnx.ModelProto] = {"original": model}
+    spent = {"original": (0.0, peak_gib())}
+    makers: dict[str, Callable[[], onnx.ModelProto]] = {"lissom": lambda: by_lissom(model, keep, images)}
     if peer is not None:
+        makers["onnxsim"] = lambda: by_onnxsim(peer, model, sparsity)
+    for by, make in makers.items():
         began = time.perf_counter()
-        made["onnxsim"] = by_onnxsim(peer, model, sparsity), time.perf_counter() - began
+        made[by] = make()
+        spent[by] = time.perf_counter() - began, peak_gib()
     (source,) = model.graph.input
     feeds = {source.name: np.random.default_rng(1).standard_normal((1, 3, 224, 224)).astype(np.float32)}
-    runs = [(open_session(proto.SerializeToString()), feeds) for proto, _ in made.values()]
+    runs = [(open_session(proto.SerializeToString()), feeds) for proto in made.values()]
     samples = dict(zip(made, compare_many(runs, schedule=Schedule(max_seconds=seconds)), strict=True))
-    sizes = {by: canonicalise(from_proto(proto), feeds).original for by, (proto, _) in made.items()}
+    sizes = {by: canonicalise(from_proto(proto), feeds).original for by, proto in made.items()}
     before = weights(model)
     rows = []
-    for by, (proto, taken) in made.items():
+    for by, proto in made.items():
         interval = PairedLatency(samples["original"], samples[by]).interval
         after = weights(proto)
         rows.append(
@@ -107,7 +117,8 @@ def measure(
                 "ratio": interval.ratio,
                 "low": interval.low,
                 "high": interval.high,
-                "seconds": taken,
+                "seconds": spent[by][0],
+                "gib": spent[by][1],
             }
         )
     return rows
@@ -117,7 +128,7 @@ def words(row: Mapping[str, object]) -> list[str]:
     """One line of the table."""
     latency = "1" if row["by"] == "original" else f"{row['ratio']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
     sizes = [f"{row['macs']:.3f}", f"{row['params']:.3f}", f"{row['cut']} of {row['layers']}"]
-    return [str(row["network"]), str(row["by"]), *sizes, latency, f"{row['seconds']:.0f}"]
+    return [str(row["network"]), str(row["by"]), *sizes, latency, f"{row['seconds']:.0f}", f"{row['gib']:.1f}"]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

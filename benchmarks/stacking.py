@@ -1,12 +1,13 @@
-"""Low rank and INT8, each alone and both together: accuracy, bytes and latency, in one run.
+"""A recipe and INT8, each alone and both together: accuracy, bytes and latency, in one run.
 
     python benchmarks/stacking.py --cifar ../shared/data/cifar10-jpeg --ocr OCR_MODELS [--bound vgg-small:keep_macs=0.5]
     python benchmarks/stacking.py --fast
 
 Four models of each network: the original; ONNX Runtime's static INT8 of it (`benchmarks/quantisation.py`, calibrated on
-the first `--int8-samples` of the calibration data); what `lissom compress --recipe lowrank` makes of it; static INT8 of
-that. Scores are of all validation samples (or the first `--scored`), ratios of latencies are over the original's, all
-four timed in the same rounds on one sample, with the 99 % interval.
+the first `--int8-samples` of the calibration data); what `lissom compress --recipe RECIPE` makes of it from the first
+`--samples` (`lowrank`, if nothing else is asked for); static INT8 of that. Scores are of all validation samples (or the
+first `--scored`), ratios of latencies are over the original's, all four timed in the same rounds on one sample, with
+the 99 % interval.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ from lissom_runtime.session import open_session
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.quantisation import quantise
-from benchmarks.results import Case
-from benchmarks.subjects import arguments_of, chosen_cases, command, markdown, write_results
+from benchmarks.results import Case, first
+from benchmarks.subjects import NETWORKS, arguments_of, chosen_cases, command, markdown, write_results
 
-ORIGINAL, INT8, LOW_RANK, BOTH = "original", "INT8", "lowrank", "lowrank + INT8"
+ORIGINAL, INT8 = "original", "INT8"
 COLUMNS = ("network", "model", "score", "bytes", "× original", "median µs", "latency [99 %]")
 BOUND = "keep_macs=0.6"
-"""What the low-rank model must keep to, where no `--bound` names the network."""
+"""What the compressed model must keep to, where no `--bound` names the network."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def read_bounds(words: Sequence[str]) -> dict[str, dict[str, float]]:
 
 
 def measure(case: Case, bounds: Mapping[str, float], arguments: argparse.Namespace) -> tuple[list[Contestant], Report]:
-    """The four models of a network, and the report of the low-rank one."""
+    """The four models of a network, and the report of the compressed one."""
     specs = input_specs(load(case.model).inputs)
     batch = batch_size(specs)
     calibration = open_dataset(case.calibration, specs)
@@ -88,19 +89,20 @@ def measure(case: Case, bounds: Mapping[str, float], arguments: argparse.Namespa
     scored = _first(open_dataset(case.validation, specs), arguments.scored)
     result = lissom.compress(
         case.model,
-        recipe="lowrank",
+        recipe=arguments.recipe,
         bounds=bounds,
-        calibration=case.calibration,
+        calibration=first(case.calibration, arguments.samples),
         metric="output",
         keep_anyway=True,
         cache=arguments.cache,
     )
     assert result.model is not None
+    one, both = arguments.recipe, f"{arguments.recipe} + {INT8}"
     with TemporaryDirectory(prefix="lissom-stacking-") as folder:
-        paths = {name: Path(folder) / f"{number}.onnx" for number, name in enumerate((INT8, LOW_RANK, BOTH))}
-        onnx.save(result.model, paths[LOW_RANK])
+        paths = {name: Path(folder) / f"{number}.onnx" for number, name in enumerate((INT8, one, both))}
+        onnx.save(result.model, paths[one])
         print(f"({case.name}: {quantise(case.model, paths[INT8], samples)}; {dict(bounds)})", flush=True)
-        quantise(paths[LOW_RANK], paths[BOTH], samples)
+        quantise(paths[one], paths[both], samples)
         feeds = first_feeds(specs, calibration, {})
         schedule = Schedule(max_pairs=2000, max_seconds=arguments.seconds)
         found = judge({ORIGINAL: case.model, **paths}, scored, feeds, case.metric, batch, schedule)
@@ -146,6 +148,7 @@ def rows(network: str, contestants: Sequence[Contestant]) -> list[list[str]]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Compresses, quantises, measures, prints the table and writes the samples."""
     parser = command(__doc__)
+    parser.add_argument("--recipe", default="lowrank")
     parser.add_argument("--bound", action="append", default=[], metavar="NETWORK:BOUND=VALUE", help=f"not {BOUND}")
     parser.add_argument("--int8-samples", type=int, default=128, help="samples that INT8 is calibrated on")
     parser.add_argument("--scored", type=int, help="validation samples that are scored; default: all")
@@ -160,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments.scored, arguments.seconds = 500, 1.0
     lines: list[list[str]] = []
     networks: dict[str, Any] = {}
-    for case in chosen_cases(arguments):
+    for case in chosen_cases(arguments, (*NETWORKS, "ch_PP-OCRv4_det_infer")):
         contestants, report = measure(case, asked.get(case.name, default), arguments)
         lines += rows(case.name, contestants)
         entries = [{**asdict(one), "samples": one.samples.to_json()} for one in contestants]

@@ -17,6 +17,7 @@ from lissom.parallel import open_workers
 from lissom.progress import Progress, silent
 from lissom.recipe import Bounds, Recipe, make_bounds, read_recipe
 from lissom.target.schema import Target
+from lissom.training_step import require_training
 from lissom.workbench import Result, Workbench
 
 
@@ -36,6 +37,8 @@ def compress(
     target: str | Path | Target | None = None,
     convert_opset: int | None = None,
     seed: int = 0,
+    train: float | None = None,
+    keep_thresholds: bool | None = None,
     dry_run: bool = False,
     overwrite: bool = False,
     keep_anyway: bool = False,
@@ -62,6 +65,9 @@ def compress(
             use are not offered; a recipe may let it decide between kinds.
         convert_opset: opset to convert the model up to first.
         seed: of random inputs, samples and starts.
+        train: minutes that the result is trained at most before it is written; default: as the recipe says.
+        keep_thresholds: whether masks behind activations stay that do not make the network faster; default: as the
+            recipe says.
         dry_run: stop after the plan; for a goal, after the first plan that would be tried.
         overwrite: replace `output` if it exists.
         keep_anyway: write a result that misses a bound or goal, with status "missed".
@@ -84,6 +90,10 @@ def compress(
     if path is not None:
         require_writable(path, overwrite, None if isinstance(model, onnx.ModelProto) else Path(model))
     chosen = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
+    if train is not None:
+        chosen = chosen.trained_for(train)
+    if keep_thresholds is not None:
+        chosen = chosen.keeping_thresholds(keep_thresholds)
     wanted = bounds if isinstance(bounds, Bounds) else make_bounds(**dict(bounds or {}))
     require_fit(chosen, wanted)
     job = open_job(
@@ -102,6 +112,8 @@ def compress(
         progress=progress,
     )
     require_data(job, chosen, wanted)
+    if chosen.train.enabled and not dry_run:
+        require_training(job, chosen.train)
     scorer = None if dry_run else job.scorer(job.validation)
     if scorer is not None:
         require_scale(scorer, wanted)

@@ -23,7 +23,8 @@ from lissom.graph.layers import Layer
 from lissom.nodes.groups import KIND as NODES
 from lissom.options import Menu, Refusal
 from lissom.pipeline import Study, with_menus
-from lissom.recipe import Recipe, Sparse
+from lissom.recipe import Recipe
+from lissom.recipe_tables import Sparse
 from lissom.sparse.propose import KIND as SPARSE
 from lissom.target.schema import Method, Target
 

@@ -13,7 +13,7 @@ from lissom_runtime.errors import UsageError
 from lissom_runtime.providers import ProviderRequest
 from lissom_runtime.target import Machine
 
-from lissom.data import Dataset, Feeds, InputSpec, first_feeds, input_specs, open_dataset
+from lissom.data import Array, Dataset, Feeds, InputSpec, first_feeds, input_specs, open_dataset
 from lissom.graph.load import from_proto, read_proto
 from lissom.graph.model import Model
 from lissom.lowering.price import provider_of
@@ -89,10 +89,14 @@ class Job:
 
     def samples(self) -> Iterator[Feeds]:
         """The samples that statistics are taken of, batch by batch."""
+        return (feeds for feeds, _ in self.labelled())
+
+    def labelled(self) -> Iterator[tuple[Feeds, Array | None]]:
+        """The same with one label a sample, or none."""
         assert self.calibration is not None
         starts = range(0, min(CALIBRATION_SAMPLES, self.calibration.size), self.batch)
         for start in self.progress(starts, "observing"):
-            yield self.calibration.read(start, min(start + self.batch, self.calibration.size))[0]
+            yield self.calibration.read(start, min(start + self.batch, self.calibration.size))
 
     def scorer(self, data: Dataset | None) -> Scorer:
         """A scorer of this model on some data.
@@ -188,7 +192,7 @@ def require_data(job: Job, recipe: Recipe, bounds: Bounds) -> None:
             f"expected --target NAME|FILE for the recipe {recipe.name!r} (`lissom target` writes one), but got none"
         )
     if job.target is not None and "latency_us" in limited(recipe, bounds):
-        require_here(job.target, job.machine)
+        require_here(job.target, job.machine, job.provider)
     needs = {f"the metric {recipe.metric}": recipe.needs_moments} | {
         "the error outputs": recipe.allocate.error == "outputs",
         "the refit": recipe.refit.enabled,

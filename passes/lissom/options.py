@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -190,6 +190,8 @@ class Plan:
         distortion: the options' summed error, where that is the objective.
         bound: no plan within the limits has a smaller sum, where that is known.
         refusals: what was declined, with reasons.
+        sensitivity: what masks of each group of activations did to the network with its weights, for reports
+            (`activations.sensitivity.Curve.to_json`).
     """
 
     options: Mapping[str, Option]
@@ -197,6 +199,7 @@ class Plan:
     distortion: float | None = None
     bound: float | None = None
     refusals: Sequence[Refusal] = field(default_factory=tuple)
+    sensitivity: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
 
     def total(self, resource: Resource) -> float:
         """Summed cost of all sites in `resource`."""

@@ -7,20 +7,22 @@ functions from there to a candidate, called as often as bounds and goals need.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from lissom_runtime.errors import UsageError
 
-from lissom.allocate.alds import alds
-from lissom.allocate.constant import constant as constant_ratio
-from lissom.allocate.minimax import minimax
+from lissom.activations.finish import Masked
+from lissom.activations.judge import Sample
+from lissom.activations.plan import Activations
+from lissom.activations.prove import like, on_some
+from lissom.activations.survey import survey as find_activations
+from lissom.activations.worth import Compare
+from lissom.allocate.choose import choose as chosen
 from lissom.allocate.successive import successive
-from lissom.allocate.total import total
 from lissom.asked import not_asked_for
 from lissom.canonical import FINISHING, Canonical, Totals, totals
 from lissom.data import Feeds
@@ -33,24 +35,23 @@ from lissom.kinds import KINDS, Site, offer
 from lissom.nodes.narrow import Narrow, narrow
 from lissom.nodes.price import price_widths
 from lissom.nodes.survey import Found, offer_widths
-from lissom.nodes.widths import Widths, untimed
+from lissom.nodes.widths import Widths, untimed, without_node
 from lissom.observe import Moment, affordable, observe_moments, observe_shapes
-from lissom.options import Menu, Plan, Refusal, Resource
-from lissom.parallel import SERIAL, Workers, map_in_parallel, one_blas_thread
+from lissom.options import Menu, Option, Plan, Refusal, Resource
+from lissom.parallel import SERIAL, Workers, map_in_parallel
 from lissom.price.distortion import DistortionTable
 from lissom.price.latency import LatencyTable
 from lissom.progress import Progress, silent
 from lissom.recipe import Recipe
-from lissom.refitting.fit import Dense, Fit
+from lissom.refitting.fit import Fit
 from lissom.refitting.norms import put_norms
 from lissom.refitting.refit import Judged, Refitted, fitted, refit
-from lissom.rewrite import Rewrite, in_copy, own_bias, replace_bias, replace_weight
-from lissom.sparse.blocks import Blocks
+from lissom.rewrite import own_bias
 from lissom.sparse.lower import pack_layers, require_native
-from lissom.sparse.propose import KIND as SPARSE
-from lissom.sparse.storage import Storage, storage
+from lissom.sparse.storage import Storage
+from lissom.surgery import Cut, storage_of
+from lissom.surgery import cut as cut_layers
 from lissom.verify import require_same
-from lissom.version import __version__
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Study:
         means: mean[columns] of the input of each layer whose bias can take up a mean error.
         calibration: samples, batch by batch, when the recipe's refit or its channels need them.
         widths: the channel groups, when the recipe offers narrower layers.
+        activations: the activations, when the recipe offers masks.
     """
 
     canonical: Canonical
@@ -77,6 +79,7 @@ class Study:
     means: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
     calibration: Sequence[Feeds] = ()
     widths: Widths | None = None
+    activations: Activations | None = None
 
     def cost(self, resource: Resource) -> float:
         """What the sites cost together before anything is changed."""
@@ -86,6 +89,8 @@ class Study:
         """The least that any choice of options makes the sites cost together."""
         if self.widths is not None:
             return self.widths.least(resource)
+        if self.activations is not None:
+            return self.activations.rates.least(resource)
         return sum(menu.least(resource) for menu in self.menus)
 
 
@@ -101,6 +106,7 @@ class Candidate:
             relative to the largest output.
         judged: what came of the refit of each layer that was tried.
         storage: what each sparse layer takes to store, as the Scalpel paper counts.
+        masked: the masks behind its activations and what is left of it, when the recipe offers masks.
     """
 
     model: Model
@@ -109,6 +115,7 @@ class Candidate:
     max_difference: float
     judged: Mapping[str, Judged] = field(default_factory=dict)
     storage: Mapping[str, Storage] = field(default_factory=dict)
+    masked: Masked | None = None
 
 
 def propose_menus(
@@ -148,6 +155,11 @@ def propose_menus(
     menus = map_in_parallel(partial(offer, recipe, block), items, workers)
     shown = progress(sites, "proposing")
     offered = [made for _, made in zip(shown, menus, strict=True)]
+    if recipe.winners.enabled:
+        found = find_activations(canonical, include, exclude)
+        masks = Activations.of(canonical, recipe.winners, found, offered)
+        refusals += found.refusals
+        return Study(canonical, recipe, masks.rates.menus, refusals, full, means, activations=masks)
     if groups is None:
         return Study(canonical, recipe, offered, refusals, full, means)
     multiple = block if recipe.nodes.multiple == "target" else recipe.nodes.multiple
@@ -160,16 +172,18 @@ def propose_menus(
 def price_latency(study: Study, table: LatencyTable, progress: Progress = silent) -> Study:
     """The study with measured latencies; options that are not faster are gone."""
     layers = {layer.name: layer for layer in study.canonical.layers}
+    node_us = 0.0 if study.widths is None else table.node()
+    widths = None if study.widths is None else study.widths.timed(table.dense, node_us)
     menus, refusals = [], list(study.refusals)
     for offered in progress(study.menus, "measuring latency"):
         if offered.site in layers:
             priced = table.price(layers[offered.site], offered)
             if offered.ladders and not priced.ladders:
                 refusals.append(Refusal(offered.site, "layer", "no option was measured to be faster than the layer"))
-            menus.append(priced)
+            menus.append(without_node(priced, node_us))
         else:
-            menus.append(untimed(offered))
-    return replace(with_menus(study, menus), refusals=refusals)
+            menus.append(untimed(offered) if widths is None else widths.with_times(offered))
+    return replace(with_menus(replace(study, widths=widths), menus), refusals=refusals)
 
 
 def price_distortion(
@@ -190,7 +204,25 @@ def price_distortion(
     menus = [menu for _, menu in zip(shown, priced, strict=True)]
     if study.widths is not None:
         menus += price_widths(study.canonical, study.widths, table.batches, table.cache, workers, progress)
-    return with_menus(study, menus)
+    return with_menus(study, [*menus, *(offered for offered in study.menus if _is_masked(study, offered))])
+
+
+def price_activations(study: Study, samples: Sequence[Sample], compare: Compare | None = None) -> Study:
+    """The study with winner rates and their measured distortions; the layers are priced already.
+
+    Args:
+        study: the options.
+        samples: calibration samples, batch by batch, with labels where there are some.
+        compare: times two models, where masks that are not faster are to be left out.
+    """
+    if study.activations is None:
+        return study
+    measured = study.activations.measured(samples, compare)
+    return replace(study, menus=measured.rates.menus, activations=measured)
+
+
+def _is_masked(study: Study, menu: Menu) -> bool:
+    return study.activations is not None and menu.site in study.activations.found.groups
 
 
 def fit_latency(study: Study, whole_us: float) -> Study:
@@ -210,12 +242,15 @@ def fit_latency(study: Study, whole_us: float) -> Study:
         ladders = [replace(lad, latency_us=factor * lad.cost("latency_us")) for lad in offered.ladders]
         return Menu(offered.site, dense, ladders)
 
-    return with_menus(study, [scaled(offered) for offered in study.menus])
+    widths = None if study.widths is None else study.widths.faster(factor)
+    return with_menus(replace(study, widths=widths), [scaled(offered) for offered in study.menus])
 
 
 def with_menus(study: Study, menus: Sequence[Menu]) -> Study:
     """The study with other menus of the same sites."""
-    return replace(study, menus=menus, widths=None if study.widths is None else study.widths.priced(menus))
+    widths = None if study.widths is None else study.widths.priced(menus)
+    activations = None if study.activations is None else study.activations.priced(menus)
+    return replace(study, menus=menus, widths=widths, activations=activations)
 
 
 def allocate(study: Study, limits: Mapping[Resource, float]) -> Plan:
@@ -225,33 +260,26 @@ def allocate(study: Study, limits: Mapping[Resource, float]) -> Plan:
         GoalMissed: a limit cannot be reached; the message names the least that can.
         UsageError: the recipe's objective has no such budget.
     """
-    if study.widths is None:
-        plan = _choose(study.recipe, study.menus, limits)
+    choose = partial(chosen, study.recipe.allocate)
+    if study.activations is not None:
+        plan = study.activations.plan(choose, limits, partial(_pruned, study))
+    elif study.widths is None:
+        plan = choose(study.menus, limits)
     else:
         dense = {resource: study.cost(resource) for resource in limits}
-        plan = successive(study.widths, partial(_choose, study.recipe), limits, dense)
+        plan = successive(study.widths, choose, limits, dense)
     return replace(plan, refusals=(*study.refusals, *plan.refusals))
 
 
-def _choose(recipe: Recipe, menus: Sequence[Menu], limits: Mapping[Resource, float]) -> Plan:
-    objective = recipe.allocate.objective
-    if objective == "total":
-        chosen = total(menus, limits)
-        return replace(chosen.plan, distortion=chosen.distortion, bound=chosen.bound)
-    if len(limits) != 1:
-        raise UsageError(f'expected one budget for the objective "{objective}", but got {", ".join(limits)}')
-    ((resource, limit),) = limits.items()
-    if objective == "minimax":
-        return minimax(menus, resource, limit)
-    if objective == "constant":
-        return constant_ratio(menus, resource, limit)
-    if resource != "params":
-        raise UsageError(f'expected a parameter budget for the objective "alds", but the budget is {resource}')
-    return alds(menus, limit, recipe.allocate.seed)
+def _pruned(study: Study, options: Mapping[str, Option]) -> Model:
+    """The canonical model with the weights that some options stand for."""
+    return cut_layers(study.canonical, options, study.moments, study.means, {}).expected
 
 
-def apply(study: Study, plan: Plan) -> Candidate:
+def apply(study: Study, plan: Plan, train: Callable[[Model], None] | None = None) -> Candidate:
     """Puts the plan's options into a copy of the model, refits it, and proves that the copy computes them.
+
+    `train` gives the constants of the copy other numbers before layers are packed; packing alone is proven then.
 
     Raises:
         UsageError: an activation of the network is NaN or infinite on the calibration data.
@@ -260,35 +288,48 @@ def apply(study: Study, plan: Plan) -> Candidate:
     study, plan, narrowed = _narrow(study, plan)
     cut, refitted = _cut(study, plan, {}), Refitted()
     if study.recipe.refit.enabled:
-        refitted = _refit(study, plan, cut.numbers)
+        refitted = _refit(study, plan, cut)
         if refitted.fits:
             cut = _cut(study, plan, refitted.fits)
         for model in (cut.edited, cut.expected):
             put_norms(model, refitted.norms)
-    edited = cut.edited
-    require_legal(edited, after="apply")
-    dense_where_sparse = pack_layers(edited, study.canonical.layers, plan.options, refitted.fits, study.canonical.feeds)
-    apply_steps(edited, FINISHING)
-    difference = require_same(cut.expected, edited, study.canonical.feeds, "the compressed model")
-    require_native(cut.expected, edited, study.canonical.feeds)
-    shapes = observe_shapes(edited, mac_tensors(edited), study.canonical.feeds)
-    judged, refusals = dict(refitted.judged), [*refitted.refusals, *dense_where_sparse]
+    if train is not None:
+        train(cut.edited)
+        cut = replace(cut, expected=cut.edited.copy())
+
+    def finish(edited: Model) -> Sequence[Refusal]:
+        require_legal(edited, after="apply")
+        declined = pack_layers(edited, study.canonical.layers, plan.options, refitted.fits, study.canonical.feeds)
+        apply_steps(edited, FINISHING)
+        return declined
+
+    masked: Masked | None = None
+    if study.activations is None:
+        edited, expected, inputs = cut.edited, cut.expected, [study.canonical.feeds]
+        unpacked = finish(edited)
+    else:
+        masked = study.activations.put(plan, cut.edited, cut.expected, finish)
+        edited, expected, unpacked = masked.edited, masked.expected, masked.refusals
+        inputs = list(like(study.canonical.feeds, study.activations.batches))
+    difference = on_some(lambda feeds: require_same(expected, edited, feeds, "the compressed model"), inputs)
+    on_some(lambda feeds: require_native(expected, edited, feeds), inputs)
+    judged, refusals = dict(refitted.judged), [*refitted.refusals, *unpacked]
     if narrowed is not None:
         difference = max(difference, narrowed.max_difference)
         judged, refusals = {**narrowed.judged, **judged}, [*narrowed.refusals, *refusals]
     plan = replace(plan, refusals=(*plan.refusals, *refusals))
-    return Candidate(edited, plan, totals(edited, shapes), difference, judged, _storage(study, plan, cut.numbers))
+    stored = storage_of(study.canonical.layers, plan.options, cut.numbers)
+    return Candidate(edited, plan, _size(study, edited, masked), difference, judged, stored, masked)
 
 
-def _storage(study: Study, plan: Plan, numbers: Mapping[str, Dense]) -> dict[str, Storage]:
-    """What the plan's sparse layers take to store."""
-    found = {}
-    for layer in study.canonical.layers:
-        option = plan.options.get(layer.name)
-        if option is not None and option.kind == SPARSE:
-            folded = numbers[layer.name].weight.reshape(layer.geometry.out_channels, -1)
-            found[layer.name] = storage(folded, Blocks.named(layer.geometry, option.parameters))
-    return found
+def _size(study: Study, edited: Model, masked: Masked | None) -> Totals:
+    """The size of a finished model; with masks the multiply-accumulates of its layers are as the paper counts."""
+    size = totals(edited, observe_shapes(edited, mac_tensors(edited), study.canonical.feeds))
+    if masked is None:
+        return size
+    layers = masked.account.layers
+    outside = study.canonical.totals.macs - sum(layer.macs for layer in layers)
+    return replace(size, macs=outside + math.ceil(sum(layer.paper * layer.macs for layer in layers)))
 
 
 def _narrow(study: Study, plan: Plan) -> tuple[Study, Plan, Narrow | None]:
@@ -325,66 +366,30 @@ def _known(
     return {name: found.centred() if name in means else found.about_zero() for name, found in known.items()}, means
 
 
-@dataclass(frozen=True)
-class _Cut:
-    """The model after surgery.
-
-    Attributes:
-        edited: with the options in the place of the layers.
-        expected: the original graph with the weights and biases that the options stand for.
-        numbers: those weights and biases, by layer.
-    """
-
-    edited: Model
-    expected: Model
-    numbers: Mapping[str, Dense]
-
-
-def _cut(study: Study, plan: Plan, fits: Mapping[str, Fit]) -> _Cut:
+def _cut(study: Study, plan: Plan, fits: Mapping[str, Fit]) -> Cut:
     """Surgery on every layer that the plan changes or that was refitted."""
-    edited, expected = study.canonical.model.copy(), study.canonical.model.copy()
-    numbers: dict[str, Dense] = {}
-    for layer in study.canonical.layers:
-        option, found = plan.options.get(layer.name), fits.get(layer.name)
-        if option is None or (option.kind == "dense" and found is None):
-            continue
-        target, moment, mean = in_copy(edited, layer), study.moments.get(layer.name), study.means.get(layer.name)
-        if found is not None:
-            target, moment, mean = replace(target, weight=found.target.weight), found.moment, found.mean
-            replace_weight(target, found.target.weight)
-            if found.target.bias is not None:
-                replace_bias(target, found.target.bias)
-        if option.kind == "dense" or (found is not None and KINDS[option.kind].keeps_zeros):
-            rewrite = Rewrite([target.node], target.weight, None if found is None else found.target.bias)
-        else:
-            with one_blas_thread():
-                rewrite = KINDS[option.kind].apply(edited, target, option.parameters, moment, mean)
-        done: dict[str, Any] = {"kind": option.kind, "from": layer.name, "parameters": dict(option.parameters)}
-        if found is not None:
-            done["refit"] = True
-        for node in rewrite.nodes:
-            edited.set_provenance(node, {**done, "lissom": __version__})
-        dense = in_copy(expected, layer)
-        replace_weight(dense, rewrite.weight)
-        if rewrite.bias is not None:
-            replace_bias(dense, rewrite.bias)
-        numbers[layer.name] = Dense(rewrite.weight, rewrite.bias)
-    return _Cut(edited, expected, numbers)
+    return cut_layers(study.canonical, plan.options, study.moments, study.means, fits)
 
 
-def _refit(study: Study, plan: Plan, start: Mapping[str, Dense]) -> Refitted:
+def _refit(study: Study, plan: Plan, cut: Cut) -> Refitted:
     """What the layers should hold instead of what they have after surgery alone."""
     asked, canonical = study.recipe.refit, study.canonical
+    base: Model | None = None
+    elsewhere: Sequence[str] = ()
+    if study.activations is not None:
+        base, elsewhere = study.activations.masked(plan, cut.expected)
     approximate = {name: kind.approximate for name, kind in KINDS.items() if not kind.keeps_zeros}
     return refit(
         canonical.model,
         canonical.layers,
         plan.options,
-        start,
+        cut.numbers,
         study.calibration,
         approximate,
         asked.rounds,
         asked.ridge,
+        base,
+        elsewhere,
     )
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,10 @@ from lissom.lowering.lower import lower as lower_model
 from lissom.lowering.price import provider_of
 from lissom.progress import Progress, silent
 from lissom.report.build import accuracy_entries, environment, latency_entry
-from lissom.report.recovery import Recovery, ScoreEntry, TrainingEntry
+from lissom.report.recovery import Recovery, ScoreEntry
+from lissom.report.schema import TrainingEntry
 from lissom.scoring import Scorer, batch_size
+from lissom.training import Training, require_framework
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def recover(
         calibration: data that are trained on (see `lissom.data`); labels are read where `training` asks for them.
         validation: data for scores; default: the calibration data.
         metric: "top1", "top5", "agreement", "output" or "MODULE:FUNCTION".
-        training: settings by name (the fields of `lissom.train.distil.Training`).
+        training: settings by name (the fields of `lissom.training.Training`).
         checkpoint: file of the state of the run.
         resume: go on from `checkpoint` if it exists.
         device: where torch runs: "cpu" or "cuda".
@@ -107,15 +109,12 @@ def recover(
         for source in sources or (None,):
             require_writable(written, overwrite, source)
     _require_checkpoint(state, resume, overwrite, [*sources, *([] if written is None else [written])])
-    try:
-        from lissom.train.device import require_device
-        from lissom.train.distil import Training, distil
-    except ImportError as error:
-        raise UsageError(f"expected torch to train with (pip install 'lissom[recover]'), but got: {error}") from error
+    require_framework(device)
+    from lissom.train.distil import distil
+
     asked = dict(training or {})
     _require_known(asked, [field.name for field in fields(Training)])
     settings = Training(**asked)
-    require_device(device)
     given, original = (_read(model) for model in (compressed, reference))
     loaded = from_proto(given)
     specs = input_specs(loaded.inputs)
@@ -137,7 +136,7 @@ def recover(
             f"expected training to lower the distortion {found.before:.4g} of the held-out outputs, but after "
             f"{found.epochs} epochs it is not lower"
         )
-    model, remarks = found.proto, list(loaded.remarks)
+    model, remarks = found.proto, [*loaded.remarks, *found.remarks]
     if lower:
         model, said = _lowered(model, request, feeds)
         remarks += said
@@ -154,7 +153,7 @@ def recover(
         input_shapes={name: list(values.shape) for name, values in feeds.items()},
         remarks=remarks,
         training=TrainingEntry(
-            settings=asdict(settings),
+            settings=settings.settings,
             device=device,
             torch=version("torch"),
             data=data.name,

@@ -2,7 +2,8 @@
 
 A *bound* is on a share of a resource of the original model. What a plan predicts can
 differ from what the finished model has (bytes of node names, measured latency), so it is
-measured on the model and the plan tightened by what it missed, at most `REPLANS` times.
+measured on the model and the plan tightened by what it missed, at most `REPLANS` times: below what
+was aimed at, or what the plan predicted where that is less.
 A *goal* (`max_drop`) is bisected over the share of the first of the budgets that plans may keep,
 every step a whole candidate that meets all bounds and is scored. Where that budget has no bound, its
 share is only the knob that is turned: nothing is asked of what the finished model keeps of it.
@@ -51,10 +52,16 @@ class Try:
 
 @dataclass(frozen=True)
 class Found:
-    """A finished candidate, and which bound or goal it misses ("" when none)."""
+    """A finished candidate, and which bound and which goal it misses ("" when none)."""
 
     candidate: Candidate
-    missed: str = ""
+    bound: str = ""
+    goal: str = ""
+
+    @property
+    def missed(self) -> str:
+        """What is said of it: the goal comes first."""
+        return self.goal or self.bound
 
 
 @dataclass(frozen=True)
@@ -143,8 +150,8 @@ class Search:
             note = f"the finished model keeps {kept[worst]:.4g} of the {self.budgets[worst].resource}"
             self.tries.append(Try(aims[0], False, note=note))
             aims = [
-                aim - 1.1 * max(have - most, 0.0) if missed > 0 else aim
-                for aim, have, most, missed in zip(aims, kept, allowed, over, strict=True)
+                min(aim, self._predicted(budget, plan)) - 1.1 * max(have - most, 0.0) if missed > 0 else aim
+                for budget, aim, have, most, missed in zip(self.budgets, aims, kept, allowed, over, strict=True)
             ]
             try:
                 plan = self._plan(aims)
@@ -178,6 +185,10 @@ class Search:
         if budget.resource == "latency_us":
             return room
         return room - (float(getattr(self.study.canonical.totals, budget.resource)) - budget.original)
+
+    def _predicted(self, budget: Budget, plan: Plan) -> float:
+        """The share that a plan says it keeps: less than its aim where another bound is the tighter one."""
+        return (self.outside(budget) + plan.total(budget.resource)) / budget.original
 
     def _least(self, budget: Budget) -> float:
         """The smallest share of a resource that any choice of options reaches."""
@@ -234,7 +245,7 @@ class Search:
             raise GoalMissed(f"expected a smaller model that loses at most {goal:g}, but {self.tries[-1].note}")
         loss, found = mildest
         reason = f"expected to lose at most {goal:g}, but the mildest candidate loses {loss:.4g}"
-        return Found(found.candidate, reason if loss > goal else found.missed)
+        return Found(found.candidate, found.bound, reason if loss > goal else "")
 
 
 def _up(share: float) -> str:

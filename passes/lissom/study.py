@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+
+from lissom_runtime.latency import PairedLatency, Schedule, compare
+from lissom_runtime.session import open_session
 
 from lissom import pipeline
 from lissom.canonical import canonicalise
 from lissom.favour import only_favoured
+from lissom.graph.model import Model
 from lissom.job import Job
 from lissom.kinds import KINDS
 from lissom.nodes.survey import survey
@@ -17,6 +22,9 @@ from lissom.price.distortion import DistortionTable
 from lissom.price.latency import LatencyTable
 from lissom.recipe import Recipe
 from lissom.refitting.refit import fitted
+
+MASK_SCHEDULE = Schedule(max_seconds=5.0)
+"""How long two networks are timed that differ in one mask."""
 
 
 def propose(job: Job, recipe: Recipe) -> Study:
@@ -61,4 +69,13 @@ def price(job: Job, study: Study, timed: bool) -> Study:
         kept = Cache(job.cache, "distortion")
         distortions = DistortionTable(study.canonical.model, batches, approximate, kept)
         study = pipeline.price_distortion(study, distortions, job.workers, job.progress)
+    if recipe.winners.enabled:
+        compare = None if recipe.winners.keep_thresholds else partial(_compare, job)
+        study = pipeline.price_activations(study, list(job.labelled()), compare)
     return study
+
+
+def _compare(job: Job, without: Model, masked: Model) -> PairedLatency:
+    """Two models in turn on the asked-for provider, the masked one second."""
+    first, second = (open_session(model.to_proto().SerializeToString(), job.provider) for model in (without, masked))
+    return compare(first, second, job.feeds, schedule=MASK_SCHEDULE)

@@ -30,6 +30,7 @@ from lissom.report.schema import AccuracyEntry, Report
 from lissom.report.sweep import RowEntry, StudyEntry, Sweep
 from lissom.scoring import Scorer
 from lissom.target.schema import Target
+from lissom.training_step import require_training
 from lissom.workbench import Result, Workbench
 
 
@@ -144,6 +145,9 @@ def sweep(
         require_scale(scorer, asked)
         for recipe in chosen:
             require_data(job, recipe, asked)
+    for recipe in chosen:
+        if recipe.train.enabled:
+            require_training(job, recipe.train)
     if tested is not None:
         tested.require_original()
     if output is not None:

@@ -22,6 +22,7 @@ from lissom_runtime.session import open_session, run_session
 
 from lissom import pipeline, study
 from lissom.favour import for_target
+from lissom.graph.model import Model
 from lissom.graph.save import save
 from lissom.job import RESOURCE_OF, Job, limited
 from lissom.lowering.price import native
@@ -29,9 +30,10 @@ from lissom.options import Plan, Refusal, Resource
 from lissom.pipeline import Candidate, Study
 from lissom.recipe import Bounds, Recipe
 from lissom.report.build import accuracy_entries, build_report, latency_entry
-from lissom.report.schema import AccuracyEntry, Report
+from lissom.report.schema import AccuracyEntry, Report, TrainedEntry
 from lissom.scoring import Scorer, drop_of
 from lissom.search import Budget, Found, Search
+from lissom.training_step import train_in_place
 
 KEPT_BYTES = 2**30
 """Candidates that are kept until they are asked for again; beyond this the oldest are built anew when they are."""
@@ -56,6 +58,28 @@ class Result:
     missed: str = ""
 
 
+@dataclass(frozen=True)
+class _Final:
+    """The candidate that is the answer.
+
+    Attributes:
+        candidate: the candidate, trained where the recipe asks for it and it helps.
+        missed: which bound or goal it misses.
+        training: what came of the training.
+        remarks: what is to be said of it.
+    """
+
+    candidate: Candidate
+    missed: str
+    training: TrainedEntry | None = None
+    remarks: Sequence[str] = ()
+
+    @property
+    def trained(self) -> bool:
+        """Whether the candidate is a trained one."""
+        return self.training is not None and self.training.kept
+
+
 class Workbench:
     """Answers bounds on one model with one recipe.
 
@@ -74,6 +98,8 @@ class Workbench:
         self._paired: dict[Hashable, PairedLatency] = {}
         self._goals: dict[Hashable, tuple[Score, Score]] = {}
         self._scored: dict[Hashable, list[AccuracyEntry]] = {}
+        self._plans: dict[Hashable, Plan] = {}
+        self._trained: dict[Hashable, _Final] = {}
 
     def prepare(self, bounds: Bounds) -> Study:
         """The study that `bounds` are answered from, made when it is first asked for."""
@@ -102,8 +128,9 @@ class Workbench:
         """
         search = self._search(bounds)
         found = self._find(search, bounds)
-        candidate, paired = found.candidate, self._latency(found.candidate)
-        missed = found.missed
+        final = self._train(search.study, found, bounds)
+        candidate, missed = final.candidate, final.missed
+        paired = self._latency(candidate)
         if not missed and search.main.share is None and search.main.resource == "latency_us":
             missed = _not_faster(paired)
         content = candidate.model.to_proto()
@@ -112,9 +139,10 @@ class Workbench:
             status=status,
             plan=candidate.plan,
             candidate=candidate,
-            accuracy=self._scores(candidate, content),
+            accuracy=self._scores(candidate, content, final.trained),
             latency=latency_entry(paired, self._job.feeds),
-            **self._common(search, bounds),
+            training=final.training,
+            **self._common(search, bounds, final.remarks),
         )
         return Result(content, candidate.plan, report, missed)
 
@@ -153,11 +181,42 @@ class Workbench:
     def _find(self, search: Search, bounds: Bounds) -> Found:
         """The candidate that the bounds and the goal ask for."""
         if bounds.max_drop is not None:
-            return search.smallest_within(bounds.max_drop, lambda c: self._drop(c, bounds), self._job.progress)
+            allowed = bounds.max_drop + (self._recipe.train.slack if self._recipe.train.enabled else 0.0)
+            return search.smallest_within(allowed, lambda c: self._drop(c, bounds), self._job.progress)
         assert search.main.share is not None
         return search.candidate(search.main.share)
 
-    def _common(self, search: Search, bounds: Bounds) -> dict[str, Any]:
+    def _train(self, priced: Study, found: Found, bounds: Bounds) -> _Final:
+        """The candidate that was found, trained if that is asked for, helps, and does not cost the goal."""
+        if not self._recipe.train.enabled:
+            return _Final(found.candidate, found.missed)
+        final, goal = self._learn(priced, found.candidate), bounds.max_drop
+        if goal is None:
+            return replace(final, missed=found.bound)
+        loss = self._drop(final.candidate, bounds, final.trained)
+        before = self._drop(found.candidate, bounds)
+        if final.training is not None and loss > goal >= before:
+            said = f"training was taken back: with it the model loses {loss:.4g}"
+            kept = final.training.model_copy(update={"kept": False})
+            final, loss = _Final(found.candidate, "", kept, (*final.remarks, said)), before
+        reason = f"expected to lose at most {goal:g}, but the candidate loses {loss:.4g} after its training"
+        return replace(final, missed=reason if loss > goal else found.bound)
+
+    def _learn(self, priced: Study, candidate: Candidate) -> _Final:
+        """Builds a candidate again and trains it on the way, each plan once."""
+        told: list[tuple[TrainedEntry, Sequence[str]]] = []
+
+        def train(model: Model) -> None:
+            told.append(train_in_place(model, self._job, self._recipe.train))
+
+        def learn() -> _Final:
+            made = pipeline.apply(priced, self._plans[_key(candidate.plan)], train)
+            ((training, remarks),) = told
+            return _Final(replace(made, plan=candidate.plan) if training.kept else candidate, "", training, remarks)
+
+        return _once(self._trained, _key(candidate.plan), learn)
+
+    def _common(self, search: Search, bounds: Bounds, remarks: Sequence[str] = ()) -> dict[str, Any]:
         """What every report says."""
         job = self._job
         return {
@@ -169,7 +228,7 @@ class Workbench:
             "machine": job.machine,
             "target": job.target,
             "seed": job.seed,
-            "remarks": list(job.model.remarks),
+            "remarks": [*job.model.remarks, *remarks],
         }
 
     def _build(self, priced: Study, plan: Plan) -> Candidate:
@@ -185,6 +244,7 @@ class Workbench:
         else:
             candidate = pipeline.apply(priced, plan)
             declined = candidate.plan.refusals[len(plan.refusals) :]
+        self._plans[_key(candidate.plan)] = plan
         self._built[key] = candidate, declined
         while len(self._built) > 1 and sum(kept.totals.bytes for kept, _ in self._built.values()) > KEPT_BYTES:
             self._built.popitem(last=False)
@@ -198,22 +258,22 @@ class Workbench:
             compressed = open_session(candidate.model.to_proto().SerializeToString(), job.provider)
             return compare(open_session(job.original, job.provider), compressed, job.feeds)
 
-        return _once(self._paired, candidate, paired)
+        return _once(self._paired, _key(candidate.plan), paired)
 
-    def _drop(self, candidate: Candidate, bounds: Bounds) -> float:
+    def _drop(self, candidate: Candidate, bounds: Bounds, trained: bool = False) -> float:
         """What a candidate loses on the validation data."""
         assert self._scorer is not None
         scorer = self._scorer
-        before, after = _once(
-            self._goals, candidate, lambda: scorer.goal(candidate.model.to_proto().SerializeToString())
-        )
+        key = _key(candidate.plan), trained
+        before, after = _once(self._goals, key, lambda: scorer.goal(candidate.model.to_proto().SerializeToString()))
         return drop_of(before.value, after.value, bounds.drop)
 
-    def _scores(self, candidate: Candidate, content: onnx.ModelProto) -> list[AccuracyEntry]:
+    def _scores(self, candidate: Candidate, content: onnx.ModelProto, trained: bool) -> list[AccuracyEntry]:
         """Every score of a candidate on the validation data."""
         assert self._scorer is not None
         scorer = self._scorer
-        return _once(self._scored, candidate, lambda: accuracy_entries(scorer, content.SerializeToString()))
+        key = _key(candidate.plan), trained
+        return _once(self._scored, key, lambda: accuracy_entries(scorer, content.SerializeToString()))
 
 
 def _key(plan: Plan) -> Hashable:
@@ -221,9 +281,8 @@ def _key(plan: Plan) -> Hashable:
     return tuple((site, o.kind, tuple(sorted(o.parameters.items()))) for site, o in plan.changed.items())
 
 
-def _once(known: dict[Hashable, _Value], candidate: Candidate, find: Callable[[], _Value]) -> _Value:
-    """What is known of a candidate's plan, found out the first time."""
-    key = _key(candidate.plan)
+def _once(known: dict[Hashable, _Value], key: Hashable, find: Callable[[], _Value]) -> _Value:
+    """What is known of a candidate, found out the first time."""
     if key not in known:
         known[key] = find()
     return known[key]

@@ -132,6 +132,18 @@ def test_the_written_model_is_nearer_to_the_original_and_has_the_same_structure(
 
 
 @pytest.mark.usefixtures("trains")
+def test_a_run_in_limited_time_that_matches_blocks_too_is_better(folder: Path) -> None:
+    told = folder / "report.json"
+    assert command(folder, "--minutes", "60", "--blocks", "0.3", "--json", str(told)) == 0
+    report = json.loads(told.read_text(encoding="utf-8"))
+    jsonschema.validate(report, json_schema())
+    settings = report["training"]["settings"]
+    assert (settings["minutes"], settings["blocks"], settings["block_names"]) == (60, 0.3, [])
+    assert report["training"]["epochs"] == SETTINGS["epochs"]
+    assert report["distortion_after"] < 0.7 * report["distortion_before"]
+
+
+@pytest.mark.usefixtures("trains")
 def test_a_call_with_models_in_memory_leaves_them_and_says_what_its_scores_are_of(folder: Path) -> None:
     protos = [onnx.load(path) for path in (folder / "compressed.onnx", ORIGINAL)]
     before = [proto.SerializeToString() for proto in protos]
@@ -334,6 +346,8 @@ def test_data_that_cannot_be_trained_on_are_refused(
     [
         (["--epochs", "0"], "expected epochs to be 1 or more, but got 0"),
         (["--rate", "nan"], "expected rate to be above 0, but got nan"),
+        (["--minutes", "0"], "expected minutes to be above 0, but got 0.0"),
+        (["--blocks", "1.5"], "expected blocks to be a share of the loss, 0 to 1, but got 1.5"),
         (["--device", "tpu"], "expected the device cpu or cuda, but got 'tpu'"),
         (["--metric", "top1"], "expected labels for the metric 'top1'"),
         (["--labels", "0.5"], "label"),

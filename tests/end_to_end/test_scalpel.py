@@ -12,7 +12,8 @@ import onnx
 import pytest
 from lissom.cli import main
 from lissom.job import open_job
-from lissom.recipe import Refit, make_bounds, read_recipe
+from lissom.recipe import make_bounds, read_recipe
+from lissom.recipe_tables import Refit
 from lissom.report.schema import TargetEntry
 from lissom.workbench import Workbench
 from lissom_runtime.errors import UsageError

@@ -13,6 +13,7 @@ from lissom.cli import main
 from lissom.cli import target as command
 from lissom.target.schema import read_target, require_here
 from lissom_runtime.errors import UsageError
+from lissom_runtime.providers import ProviderRequest
 from lissom_runtime.target import Machine
 from passes.target_cases import SHRUNK, target
 
@@ -55,7 +56,7 @@ def test_what_was_measured_here_is_written_shown_and_read(
     assert main(["target", "-o", str(path), "--fast", "--overwrite", "--json", str(tmp_path / "here.json")]) == 0
     told = capsys.readouterr().out
     found = read_target(str(path))
-    require_here(found, Machine.here())
+    require_here(found, Machine.here(), ProviderRequest())
     assert found.name == "here"
     assert json.loads((tmp_path / "here.json").read_text()) == json.loads(found.model_dump_json())
     assert f"{found.parallelism} parallelism" in told
@@ -77,7 +78,7 @@ def test_a_worker_with_the_tag_measures_its_own_processor(
     assert found.processor.cpu == f"board of process {there}"
     assert {shape.name for shape in found.shapes} == {"conv", "gemm"}
     with pytest.raises(UsageError, match=rf"but 'board' was measured on board of process {there} "):
-        require_here(found, Machine.here())
+        require_here(found, Machine.here(), ProviderRequest())
 
 
 def test_a_tag_that_no_worker_has_is_refused(cluster: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,17 +1,27 @@
-"""Small networks whose activations are pruned, with their layers and sites."""
+"""Small networks whose activations are pruned, with their layers and sites, and what is known of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import tomllib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from graph.onnx_text import Arrays, floats, model
+from graph.onnx_text import Arrays, floats, model, run
+from lissom import pipeline
 from lissom.activations.sites import Sites, find_sites
+from lissom.canonical import canonicalise
 from lissom.graph.layers import Layer, activations, find_layers
 from lissom.graph.model import Model
 from lissom.graph.naming import name_nodes
-from lissom.observe import observe_shapes
+from lissom.kinds import KINDS
+from lissom.observe import observe_moments, observe_shapes
+from lissom.pipeline import Study
+from lissom.price.cache import Cache
+from lissom.price.distortion import DistortionTable
+from lissom.recipe import Recipe
 
 PLAIN = """
 net (float[N, 3, 8, 8] x) => (float[N, 5] y) {
@@ -77,3 +87,53 @@ def examine(loaded: Model, feeds: Arrays) -> Case:
     sites = find_sites(loaded, layers)
     shapes = observe_shapes(loaded, [site.tensor for site in sites.sites], feeds)
     return Case(loaded, layers, sites, shapes, feeds)
+
+
+RECIPE = """
+[low_rank]
+enabled = false
+[sparse]
+enabled = true
+widths = [1]
+importance = "magnitude"
+densities = [0.1, 0.3, 0.5, 0.7, 0.9]
+[winners]
+enabled = true
+rates = [0.8, 0.6, 0.4, 0.25, 0.1]
+{}
+[allocate]
+objective = "total"
+error = "outputs"
+budget = "macs"
+"""
+"""Single weights and masks; {} are words of the table of masks."""
+
+
+def recipe(words: str = "", refit: bool = False) -> Recipe:
+    """A recipe of weights and masks."""
+    table = "[refit]\nenabled = true\n" if refit else ""
+    return Recipe.model_validate({"name": "test", **tomllib.loads(RECIPE.format(words) + table)})
+
+
+def study_of(text: str, asked: Recipe | None = None, labels: bool = False, exclude: str | None = None) -> Study:
+    """All that is known of a network before a bound is looked at, with measured distortions.
+
+    Args:
+        text: the network.
+        asked: the recipe.
+        labels: whether the samples have labels: the classes that the network names.
+        exclude: layers that are no sites.
+    """
+    asked = recipe() if asked is None else asked
+    known = case(text)
+    canonical = canonicalise(known.model, {"x": known.feeds["x"][:1]})
+    batches = [{"x": floats(40 + number, 16, 3, 8, 8)} for number in range(4)]
+    moments = observe_moments(canonical.model, canonical.layers, batches)
+    proposed = pipeline.propose_menus(canonical, asked, 8, moments, exclude=exclude)
+    proposed = replace(proposed, calibration=batches)
+    approximate = {name: kind.approximate for name, kind in KINDS.items()}
+    with TemporaryDirectory() as folder:
+        table = DistortionTable(canonical.model, batches, approximate, Cache(Path(folder)))
+        priced = pipeline.price_distortion(proposed, table)
+    named = [run(canonical.model, feeds)[0].argmax(axis=1) if labels else None for feeds in batches]
+    return pipeline.price_activations(priced, list(zip(batches, named, strict=True)))

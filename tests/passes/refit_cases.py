@@ -14,7 +14,8 @@ from lissom.graph.model import Model
 from lissom.lowrank.propose import KIND
 from lissom.options import Cost, Option, Plan
 from lissom.pipeline import Candidate, Study
-from lissom.recipe import Recipe, Refit
+from lissom.recipe import Recipe
+from lissom.recipe_tables import Refit
 
 Array = npt.NDArray[Any]
 

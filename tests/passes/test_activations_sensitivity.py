@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
-from graph.onnx_text import floats, run
+from graph.onnx_text import floats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lissom.activations import sensitivity
 from lissom.activations.insert import Dynamic, Static, insert
+from lissom.activations.judge import Judge, Verdict
 from lissom.activations.sensitivity import check_sensitivity, chosen_masks, dynamic_masks, static_masks
 from lissom.activations.sites import by_stage
 from lissom.activations.thresholds import observe_magnitudes
@@ -25,15 +26,16 @@ NETWORK = case(PLAIN)
 GROUPS = [[site] for site in NETWORK.sites.sites]
 
 
-def scored(scores: Mapping[float, float]) -> Callable[[Model], float]:
+def scored(scores: Mapping[float, float]) -> Callable[[Model], Verdict]:
     """A score that depends on the rate of the first dynamic mask of a model."""
 
-    def score(pruned: Model) -> float:
+    def judge(pruned: Model) -> Verdict:
         masks = [node for node in pruned.graph.nodes if node.op == "WinnerMask"]
         assert len(masks) <= 1
-        return scores[float(masks[0].inputs[1].values)] if masks else 1.0
+        score = scores[float(masks[0].inputs[1].values)] if masks else 1.0
+        return Verdict(score, 1 - score)
 
-    return score
+    return judge
 
 
 def check(scores: Mapping[float, float], most_drop: float = 0.02) -> list[sensitivity.Curve]:
@@ -47,8 +49,10 @@ def test_every_group_is_swept_alone_and_the_curve_is_kept() -> None:
     assert [curve.tensors for curve in curves] == [("a1",), ("a2",)]
     for curve in curves:
         assert [(point.rate, point.score) for point in curve.points] == [(0.5, 0.99), (0.2, 0.985), (0.1, 0.9)]
-        assert (curve.before, curve.rate) == (1.0, 0.2)
-    assert json.loads(json.dumps(curves[0].to_json()))["points"][2] == {"rate": 0.1, "score": 0.9}
+        assert (curve.before, curve.rate) == (Verdict(1.0, 0.0), 0.2)
+    told = json.loads(json.dumps(curves[0].to_json()))
+    assert told["points"][1] == {"rate": 0.2, "score": 0.985, "distortion": pytest.approx(0.015)}
+    assert told["before"] == {"score": 1.0, "distortion": 0.0}
 
 
 def test_a_lucky_point_behind_a_collapse_is_not_chosen() -> None:
@@ -84,11 +88,11 @@ def test_stages_are_pruned_together() -> None:
     groups = by_stage(known.model, known.sites.sites, known.shapes)
     seen = []
 
-    def score(pruned: Model) -> float:
+    def judge(pruned: Model) -> Verdict:
         seen.append(sum(node.op == "WinnerMask" for node in pruned.graph.nodes))
-        return 1.0
+        return Verdict(1.0, 0.0)
 
-    check_sensitivity(known.model, groups, known.shapes, dynamic_masks(1.0), score, [0.5])
+    check_sensitivity(known.model, groups, known.shapes, dynamic_masks(1.0), judge, [0.5])
     assert seen == [0, 3, 1, 1]
 
 
@@ -96,13 +100,12 @@ def test_static_masks_at_the_chosen_rates_leave_that_share_of_the_calibration_ac
     batches = [{"x": floats(seed, 4, 3, 8, 8)} for seed in range(3)]
     sites = NETWORK.sites.sites
     mask_at = static_masks(observe_magnitudes(NETWORK.model, sites, batches))
-    expected = run(NETWORK.model, batches[0])[0]
-
-    def score(pruned: Model) -> float:
-        return -float(np.abs(run(pruned, batches[0])[0] - expected).max())
-
-    curves = check_sensitivity(NETWORK.model, GROUPS, NETWORK.shapes, mask_at, score, [0.8, 0.3, 0.1], 1e9)
-    assert [point.score == curve.before for curve in curves for point in curve.points][1:3] == [False, False]
+    judge = Judge(NETWORK.model, [(batches[0], None)])
+    curves = check_sensitivity(NETWORK.model, GROUPS, NETWORK.shapes, mask_at, judge, [0.8, 0.3, 0.1], 1e9)
+    assert [point.distortion == curve.before.distortion for curve in curves for point in curve.points][1:3] == [
+        False,
+        False,
+    ]
     masks = chosen_masks(curves, mask_at)
     assert {name: type(mask) for name, mask in masks.items()} == {"a1": Static, "a2": Static}
     pruned = NETWORK.model.copy()
@@ -115,14 +118,14 @@ def test_static_masks_at_the_chosen_rates_leave_that_share_of_the_calibration_ac
 def test_masks_that_are_declined_are_scored_as_the_whole_network() -> None:
     calls = []
 
-    def score(pruned: Model) -> float:
+    def judge(pruned: Model) -> Verdict:
         calls.append(pruned)
-        return 1.0
+        return Verdict(1.0, 0.0)
 
     def keep_everything(tensor: str, rate: float) -> Static:
         return Static(np.zeros(1, np.float32))
 
-    curves = check_sensitivity(NETWORK.model, GROUPS, NETWORK.shapes, keep_everything, score, [0.5, 0.2])
+    curves = check_sensitivity(NETWORK.model, GROUPS, NETWORK.shapes, keep_everything, judge, [0.5, 0.2])
     assert len(calls) == 1
     assert [point.score for point in curves[0].points] == [1.0, 1.0]
 
@@ -130,7 +133,7 @@ def test_masks_that_are_declined_are_scored_as_the_whole_network() -> None:
 @pytest.mark.parametrize("rates", [[], [0.0, 0.5], [1.0], [1.5], [-0.1]])
 def test_rates_beyond_the_whole_are_refused(rates: list[float]) -> None:
     with pytest.raises(UsageError, match="expected winner rates above 0 and below 1, got"):
-        check_sensitivity(NETWORK.model, GROUPS, NETWORK.shapes, dynamic_masks(), lambda _: 1.0, rates)
+        check_sensitivity(NETWORK.model, GROUPS, NETWORK.shapes, dynamic_masks(), lambda _: Verdict(1.0, 0.0), rates)
 
 
 def test_dynamic_masks_have_the_asked_share() -> None:

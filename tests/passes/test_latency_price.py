@@ -8,11 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from graph.onnx_text import floats, model
 from lissom import pipeline
 from lissom.canonical import canonicalise
-from lissom.graph.layers import Layer
+from lissom.graph.layers import Layer, geometry_of
 from lissom.kinds import menu as make_menu
 from lissom.lowrank import propose
 from lissom.lowrank.apply import emit_random
@@ -175,6 +176,23 @@ def test_sites_never_take_longer_than_the_whole_network(
 def test_a_real_measurement_gives_positive_latencies(tmp_path: Path, layer: Layer, menu: Menu) -> None:
     priced = table(tmp_path).price(layer, menu)
     assert priced.dense.cost.get("latency_us") > 0
+
+
+def test_a_depthwise_layer_is_timed_in_its_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = """net (float[1, 16, 12, 12] x) => (float[1, 16, 12, 12] y) {
+        y = Conv <pads = [1, 1, 1, 1], group = 16> (x, w) }"""
+    (node,) = model(text, w=floats(0, 16, 1, 3, 3)).graph.nodes
+    weight, extents = node.inputs[1].values, (1, 16, 12, 12)
+    depthwise = Layer(node.name, "Conv", node, weight, geometry_of(node, weight, extents, extents), 4)
+    assert depthwise.geometry.macs == 16 * 9 * 144
+    content, feeds = chain(depthwise, 2, None)
+    assert open_session(content).run(None, dict(feeds))[0].shape == extents
+    kept = onnx.load_from_string(content).graph.initializer
+    assert [list(tensor.dims) for tensor in kept if tensor.name == "copy_1_w"] == [[16, 1, 3, 3]]
+    Clock(monkeypatch)
+    assert table(tmp_path).dense(depthwise) > 0
+    (file,) = tmp_path.rglob("*.json")
+    assert '"group": 16' in file.read_text()
 
 
 def test_steps_that_count_no_channels_need_no_alignment(

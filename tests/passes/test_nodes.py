@@ -71,6 +71,7 @@ def loss(weight: np.ndarray[Any, Any], gone: list[int], moment: np.ndarray[Any, 
 @pytest.mark.parametrize("rounds", [64, 2])
 def test_errors_are_those_of_refitted_survivors(method: Method, rounds: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lissom.nodes.scores.ROUNDS", rounds)
+    monkeypatch.setattr("lissom.nodes.scores.LAZY", 3)
     made = chain()
     group, reader = next(iter(made.groups.values())), list(made.readers.values())[1]
     ranking = rank(group, made.readers, made.moments, method)

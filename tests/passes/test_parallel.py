@@ -27,7 +27,8 @@ from lissom.options import Menu
 from lissom.parallel import AHEAD, SERIAL, Workers, map_in_parallel, one_blas_thread, open_workers
 from lissom.price.cache import Cache
 from lissom.price.distortion import DistortionTable
-from lissom.recipe import LowRank, Recipe
+from lissom.recipe import Recipe
+from lissom.recipe_tables import LowRank
 from lissom_runtime.errors import UsageError
 from passes.parallel_work import blas_threads, refuse_odd, square_late
 from threadpoolctl import threadpool_limits

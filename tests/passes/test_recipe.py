@@ -17,6 +17,7 @@ PRESETS = [
     "biclustering",
     "cp",
     "fast",
+    "integral",
     "l-rank",
     "lowrank",
     "magnitude",

@@ -18,7 +18,8 @@ from lissom.graph.model import Model
 from lissom.options import Plan
 from lissom.pipeline import Study
 from lissom.price.probing import Approximate
-from lissom.recipe import Allocate, Recipe, Refit, read_recipe
+from lissom.recipe import Recipe, read_recipe
+from lissom.recipe_tables import Allocate, Refit
 from lissom.refitting import refit as refits
 from lissom.refitting.fit import Dense, Rows, joined
 from lissom.refitting.refit import Refitted, refit

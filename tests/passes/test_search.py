@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from lissom import pipeline
-from lissom.options import Cost, Menu, Option
+from lissom.options import Cost, Menu, Option, Resource
 from lissom.progress import silent
 from lissom.search import GOAL_STEPS, REPLANS, Budget, Search
 from lissom_runtime.errors import GoalMissed
 
+ORIGINAL: Mapping[Resource, float] = {"params": 1000.0, "bytes": 4000.0}
+
+
+class Share(float):
+    """A plan, and its candidate: what it keeps of either resource of the network."""
+
+    def total(self, resource: Resource) -> float:
+        """What its site keeps."""
+        return (self - 0.1) * ORIGINAL[resource]
+
 
 class Bench:
-    """A network of 1000 parameters, 900 of them in one site that can shrink to 100; candidates are their own share."""
+    """A network of 1000 parameters in 4000 bytes, nine tenths of both in one site that can shrink to one tenth."""
 
     def __init__(
         self,
@@ -23,25 +33,26 @@ class Bench:
         realised: Callable[[float], float],
         share: float | None = None,
         objective: str = "minimax",
+        others: Sequence[Budget] = (),
     ):
         self.built: list[float] = []
         dense = Option("site", "dense", {}, Cost(900, 3600, 900), 0.0, "code")
-        ladder: Any = SimpleNamespace(cost=lambda _: SimpleNamespace(min=lambda: 100.0))
-        canonical: Any = SimpleNamespace(totals=SimpleNamespace(params=1000))
+        ladder: Any = SimpleNamespace(cost=lambda resource: SimpleNamespace(min=lambda: 0.1 * ORIGINAL[resource]))
+        canonical: Any = SimpleNamespace(totals=SimpleNamespace(**ORIGINAL))
         recipe: Any = SimpleNamespace(name="a test", allocate=SimpleNamespace(objective=objective))
         study = pipeline.Study(canonical, recipe, [Menu("site", dense, [ladder])], (), {})
         monkeypatch.setattr(pipeline, "allocate", self.allocate)
         budget = Budget("params", 1000.0, lambda candidate: realised(float(candidate)), share)
         build: Any = self.build
-        self.search = Search(study, [budget], build)
+        self.search = Search(study, [budget, *others], build)
 
-    def allocate(self, _: object, limits: Mapping[str, float]) -> float:
-        (limit,) = limits.values()
-        if limit < 100:
+    def allocate(self, _: object, limits: Mapping[Resource, float]) -> Share:
+        share = min(limit / ORIGINAL[resource] for resource, limit in limits.items())
+        if share < 0.1:
             raise GoalMissed("too small")
-        return (limit + 100) / 1000
+        return Share(share + 0.1)
 
-    def build(self, plan: float) -> float:
+    def build(self, plan: Share) -> Share:
         self.built.append(plan)
         return plan
 
@@ -58,6 +69,15 @@ def test_a_plan_that_misses_is_tightened_until_the_model_holds_the_bound(monkeyp
     assert found.missed == ""
     assert len(bench.built) == 2
     assert bench.built[1] + 0.05 <= 0.5
+
+
+def test_a_bound_that_another_leaves_slack_is_tightened_from_what_the_plan_predicted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loose = Budget("bytes", 4000.0, lambda candidate: float(candidate) + 0.4, 0.8)
+    bench = Bench(monkeypatch, lambda share: share, 0.5, others=[loose])
+    found = bench.search.candidate(0.5)
+    assert (found.missed, bench.built) == ("", [pytest.approx(0.5), pytest.approx(0.39)])
 
 
 def test_a_bound_that_keeps_being_missed_is_reported_with_the_nearest_model(monkeypatch: pytest.MonkeyPatch) -> None:

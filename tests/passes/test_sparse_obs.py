@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lissom.graph.geometry import Geometry
+from lissom.refitting.equations import inverse_of
 from lissom.sparse import choice as choices
 from lissom.sparse.blocks import Blocks
 from lissom.sparse.choice import Choice
 from lissom.sparse.importance import own_importance, ranked
-from lissom.sparse.obs import CHUNK, compensated, inverse_of, trace
+from lissom.sparse.obs import CHUNK, compensated, trace
 from lissom.sparse.sweep import SPAN, prepare, sweep
 
 DAMPING = 0.01

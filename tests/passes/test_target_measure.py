@@ -96,13 +96,13 @@ class Rounds:
 
 
 def test_a_latency_is_a_ratio_times_the_median_of_the_dense_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    rounds = Rounds([100, 300, 5000, 200, 100, 200], [0.2, 0.4, 0.6, 1.2])
+    rounds = Rounds([100, 300, 5000, 200, 100, 200], [0.2, 0.4, 0.6, 1.2, 1.6])
     monkeypatch.setattr(price, "measure", rounds.measure)
     found = measure_shape(SMALL[0], (1, 8), 3, ProviderRequest(), stream_gbps=0.2)
-    assert rounds.ways == [4] * 6
+    assert rounds.ways == [5] * 6
     assert found.dense_us == 200
     assert [times.width for times in found.blocks] == [1, 8]
-    assert found.blocks[0].us == (40, 80, 120, 240)
+    assert found.blocks[0].us == (40, 80, 120, 240, 320)
     assert found.crossover(8) == pytest.approx(0.3 + 0.2 * (0.98 - 0.6) / 0.6, rel=1e-3)
     assert found.crossover(4) is None
     assert not found.memory_bound  # 17,408 bytes take 87 µs
@@ -116,7 +116,7 @@ def test_a_depthwise_layer_is_timed_dense_only(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_latency_that_is_lost_in_noise_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(price, "measure", Rounds([0.0], [float("inf")] * 4).measure)
+    monkeypatch.setattr(price, "measure", Rounds([0.0], [float("inf")] * len(DENSITIES)).measure)
     with pytest.raises(UsageError, match="expected a latency of conv above the noise, but got 0 µs"):
         measure_shape(SMALL[0], (8,), 1, ProviderRequest(), stream_gbps=1.0)
 

@@ -25,11 +25,13 @@ from lissom.target.schema import (
 )
 from lissom.target.writing import to_toml, write_target
 from lissom_runtime.errors import UsageError
+from lissom_runtime.providers import ProviderRequest
 from lissom_runtime.target import Machine
 from passes.target_cases import target
 
 HERE = Machine("A Processor", "x86_64", frozenset({"avx2", "fma"}), 2, "Linux 6", "1.32.0")
 RATES = {"stream_gbps": 10.0, "gather_gbps": 1.0, "gmacs": 40.0, "busy_threads": 1.0}
+ONE_THREAD = {"names": ["CPUExecutionProvider"], "threads": 1}
 SPARSE = {"pattern": "columns", "widths": (8,)}
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -45,21 +47,25 @@ def block_times(draw: st.DrawFn) -> dict[str, Any]:
         "width": draw(st.sampled_from([1, 2, 4, 8, 16])),
         "densities": [density for density, _ in pairs],
         "us": [us for _, us in pairs],
-        "crossover": draw(st.none() | st.floats(0.001, 1)),
+        "crossover": draw(st.none() | st.just(pairs[-1][0])),
     }
 
 
-SHAPES = st.fixed_dictionaries(
-    {
-        "name": TEXT,
-        "op": st.sampled_from(["Conv", "Gemm"]),
-        "weight": st.lists(COUNT, min_size=2, max_size=4),
-        "input": st.lists(COUNT, min_size=2, max_size=4),
-        "dense_us": NUMBER,
-        "memory_bound": st.booleans(),
-        "blocks": st.lists(block_times(), max_size=2),
+@st.composite
+def shapes(draw: st.DrawFn) -> dict[str, Any]:
+    op = draw(st.sampled_from(["Conv", "Gemm"]))
+    extents = st.lists(COUNT, min_size=4, max_size=4) if op == "Conv" else st.lists(COUNT, min_size=2, max_size=2)
+    return {
+        "name": draw(TEXT),
+        "op": op,
+        "weight": draw(extents),
+        "input": draw(extents),
+        "dense_us": draw(NUMBER),
+        "memory_bound": draw(st.booleans()),
+        "blocks": draw(st.lists(block_times(), max_size=2, unique_by=lambda times: times["width"])),
     }
-)
+
+
 TARGETS = st.fixed_dictionaries(
     {
         "version": st.just(1),
@@ -74,7 +80,7 @@ TARGETS = st.fixed_dictionaries(
         "provider": st.none() | st.fixed_dictionaries({"names": st.lists(TEXT, max_size=2), "threads": COUNT}),
         "sparse": st.just(SPARSE),
         "rates": st.just(RATES),
-        "shapes": st.lists(SHAPES, max_size=2),
+        "shapes": st.lists(shapes(), max_size=2, unique_by=lambda shape: shape["name"]),
     }
 ).map(Target.model_validate)  # fmt: skip
 
@@ -100,6 +106,8 @@ def test_presets_allow_only_what_their_processors_can_use() -> None:
 
 
 GOOD = 'version = 1\nparallelism = "high"\nsimd_width = 4\nchannel_block = 4\n'
+SHAPE = '[[shapes]]\nname = "s"\nop = "Gemm"\nweight = [1, 1]\ninput = [1, 1]\ndense_us = 1\nmemory_bound = true\n'
+BLOCK = "[[shapes.blocks]]\nwidth = 1\ndensities = [0.1, 0.2]\nus = [1, 2]\n"
 BAD = {
     "no TOML": ("version =", "expected a target in TOML, but 'FILE' is not: "),
     "no text": (b"\xff\xfe", "expected a target in TOML, but 'FILE' is not: "),
@@ -118,9 +126,20 @@ BAD = {
         'expected rates for the parallelism "moderate", but got none',
     ),
     "a latency short": (
-        GOOD + '[[shapes]]\nname = "s"\nop = "Gemm"\nweight = [1, 1]\ninput = [1, 1]\ndense_us = 1\n'
-        "memory_bound = true\n[[shapes.blocks]]\nwidth = 1\ndensities = [0.1, 0.2]\nus = [1]",
+        GOOD + SHAPE + BLOCK.replace("[1, 2]", "[1]"),
         "expected ascending densities and as many us, but got (0.1, 0.2) and (1.0,)",
+    ),
+    "no number": (GOOD.replace("= 4", "= true", 1), "in 'FILE' simd_width = True: input should be a valid integer"),
+    "no width but true": (
+        GOOD + "[sparse]\nwidths = [true]",
+        "sparse.widths.0 = True: expected a number, but got true",
+    ),
+    "a name twice": (GOOD + 2 * SHAPE, "expected names of shapes that differ, but got ['s', 's']"),
+    "a width twice": (GOOD + SHAPE + 2 * BLOCK, "expected widths that differ, but got [1, 1]"),
+    "axes": (GOOD + SHAPE.replace("Gemm", "Conv"), "expected 4 axes of a Conv, but got (1, 1) and (1, 1)"),
+    "unmeasured crossover": (
+        GOOD + SHAPE + BLOCK + "crossover = 0.5\n",
+        "expected a crossover of at most 0.2, but got 0.5",
     ),
     "infinite": (
         GOOD + "[rates]\nstream_gbps = inf\ngather_gbps = 1\ngmacs = 1\nbusy_threads = 1",
@@ -192,8 +211,8 @@ def test_work_and_bytes_of_a_shape_are_those_of_its_operator() -> None:
 
 
 def test_a_target_of_this_machine_is_taken() -> None:
-    require_here(target(processor=HERE.to_json()), HERE)
-    require_here(target(processor=replace(HERE, cores=64, onnxruntime="2", system="other").to_json()), HERE)
+    for there in (HERE, replace(HERE, cores=64, onnxruntime="2", system="other")):
+        require_here(target(processor=there.to_json(), provider=ONE_THREAD), HERE, ProviderRequest())
 
 
 @pytest.mark.parametrize(
@@ -207,6 +226,13 @@ def test_a_target_of_this_machine_is_taken() -> None:
 )
 def test_a_target_of_another_machine_is_refused(there: Machine | None, told: str) -> None:
     with pytest.raises(UsageError) as caught:
-        require_here(target(processor=None if there is None else there.to_json()), HERE)
+        require_here(target(processor=None if there is None else there.to_json()), HERE, ProviderRequest())
     assert str(caught.value).startswith("expected a target of this machine, A Processor (x86_64), but ")
     assert told in str(caught.value)
+
+
+def test_a_target_of_other_threads_or_providers_is_refused() -> None:
+    given_target = target(processor=HERE.to_json(), provider=ONE_THREAD)
+    for asked in (ProviderRequest(threads=2), ProviderRequest(names=("OtherProvider",))):
+        with pytest.raises(UsageError, match=r"was measured with CPUExecutionProvider and 1 thread\(s\)"):
+            require_here(given_target, HERE, asked)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from lissom import pipeline
 from lissom.allocate.successive import successive
 from lissom.allocate.total import total
 from lissom.canonical import Canonical, canonicalise
+from lissom.graph.layers import Layer
 from lissom.graph.load import from_proto
 from lissom.graph.model import PROVENANCE_KEY
 from lissom.nodes.narrow import narrow
@@ -128,6 +130,48 @@ def test_costs_about_a_plan_are_exact_for_a_change_of_one_site(
     settled, _ = widths.settle(Plan(plan, 0.0), point)
     for resource in RESOURCES:
         assert sum(option.cost.get(resource) for option in plan.values()) == pytest.approx(settled.total(resource))
+
+
+class PerMac:
+    """Stands for the latency table: a hundredth of a microsecond a multiply-accumulate, and some for each node."""
+
+    def node(self) -> float:
+        return 2.0
+
+    def dense(self, layer: Layer) -> float:
+        return self.node() + layer.geometry.macs / 100
+
+    def price(self, layer: Layer, menu: Menu) -> Menu:
+        return Menu(menu.site, replace(menu.dense, cost=replace(menu.dense.cost, latency_us=self.dense(layer))), ())
+
+
+@pytest.mark.ort
+@pytest.mark.parametrize("left_out", [False, True], ids=["every layer a site", "some layers left out"])
+@pytest.mark.parametrize("body", [body for body in BODIES if body != "enlarged"])
+@settings(max_examples=5)
+@given(shares=SHARES, factor=st.floats(0.1, 1))
+def test_layers_without_a_menu_take_their_share_of_the_time_of_a_plan(
+    body: str, left_out: bool, shares: Sequence[float], factor: float
+) -> None:
+    table: Any = PerMac()
+    study = pipeline.price_latency((LEFT_OUT if left_out else STUDIES)[body], table)
+    whole = study.cost("latency_us")
+    assert whole == pytest.approx(study.cost("macs") / 100)
+    plan = plan_of(study, shares)
+    settled, _ = widths_of(study).settle(plan, widths_of(study).start())
+    assert settled.total("latency_us") == pytest.approx(settled.total("macs") / 100)
+    fitted = pipeline.fit_latency(study, factor * whole)
+    less, _ = widths_of(fitted).settle(plan_of(fitted, shares), widths_of(fitted).start())
+    assert less.total("latency_us") == pytest.approx(factor * settled.total("latency_us"))
+
+
+@pytest.mark.ort
+def test_what_cannot_be_timed_counts_no_time() -> None:
+    table: Any = PerMac()
+    study = pipeline.price_latency(STUDIES["enlarged"], table)
+    (transposed,) = [part for part in widths_of(study).parts.values() if not part.charged]
+    assert (transposed.layer, transposed.cost.latency_us) == (None, 0.0)
+    assert study.cost("latency_us") == pytest.approx((study.cost("macs") - transposed.cost.macs) / 100)
 
 
 def chosen(menus: Mapping[str, Menu], widths: Widths, point: Point) -> dict:

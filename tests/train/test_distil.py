@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ from graph.onnx_text import floats, parse, run
 from lissom.data import Dataset
 from lissom_runtime.errors import UsageError
 
-torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'lissom[recover]')")
+pytest.importorskip("torch", reason="torch is not installed (pip install 'lissom[recover]')")
 
-from lissom.train import distil as module
-from lissom.train.distil import Distilled, Training, distil
+from lissom.train import loop
+from lissom.train.distil import Distilled, distil
 from lissom.train.torch_graph import TorchGraph
+from lissom.training import Training
+from train.runs import Killed, killed_after, of_arrays
 
 pytestmark = pytest.mark.ort
 
@@ -34,15 +36,6 @@ TEXT = """net (float[{batch}, 3, 6, 6] x) => (float[{batch}, 5] y) {{
     {rest}
 }}"""
 TRAINING = Training(epochs=3, batch=16, rate=0.01, shift=1, flip=True)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums are in the same order in every run."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def original(batch: str = "N", last: str = "y", rest: str = "") -> onnx.ModelProto:
@@ -65,13 +58,6 @@ def damaged(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 def dataset(count: int = 80) -> Dataset:
     return of_arrays({"x": floats(7, count, 3, 6, 6)})
-
-
-def of_arrays(arrays: dict[str, npt.NDArray[Any]], labels: npt.NDArray[Any] | None = None) -> Dataset:
-    def read(start: int, stop: int) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[Any] | None]:
-        return {k: v[start:stop] for k, v in arrays.items()}, None if labels is None else labels[start:stop]
-
-    return Dataset("made up", len(next(iter(arrays.values()))), read)
 
 
 def learned(**options: Any) -> Distilled:
@@ -160,6 +146,17 @@ def test_a_model_that_training_makes_worse_comes_back_as_it_was(rate: float) -> 
     assert found.best_epoch == 0
 
 
+def test_a_rate_that_is_too_high_is_cut_until_it_helps(tmp_path: Path) -> None:
+    training = Training(epochs=8, batch=16, rate=2.0)
+    found = learned(training=training)
+    assert found.best_epoch > 2
+    assert found.after < 0.9 * found.before
+    path = tmp_path / "run.safetensors"
+    with pytest.raises(Killed):
+        learned(training=training, checkpoint=path, progress=killed_after(12))
+    assert learned(training=training, checkpoint=path, resume=True) == found
+
+
 def test_training_stops_when_it_does_not_help() -> None:
     assert learned(training=Training(epochs=50, batch=16, rate=1e3, patience=2)).epochs == 2
 
@@ -179,25 +176,11 @@ def test_a_model_with_a_fixed_batch_is_trained_in_batches_of_it() -> None:
         distil(proto, damaged(proto), dataset(28), TRAINING)
 
 
-class Killed(Exception):
-    """What ends a run from without."""
-
-
-def killed_after(steps: int) -> Any:
-    def progress(items: Sequence[int], _: str) -> Iterable[int]:
-        for number, item in enumerate(items):
-            if number == steps:
-                raise Killed
-            yield item
-
-    return progress
-
-
 @pytest.mark.parametrize("steps", [1, 4, 5, 6, 13])
 def test_a_killed_run_that_is_resumed_ends_as_an_unbroken_one(
     steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
     unbroken = learned()
     path = tmp_path / "run.safetensors"
     with pytest.raises(Killed):

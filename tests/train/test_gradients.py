@@ -16,6 +16,7 @@ Shape = tuple[int, ...]
 WITHOUT_GRADIENT = frozenset(
     {
         *("And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or"),  # they give truth values
+        "IsNaN",  # so does it
         *("ConstantOfShape", "Shape"),  # they look at shapes only
     }
 )
@@ -89,6 +90,7 @@ CASES: dict[str, tuple[str, Shape, dict[str, Shape]]] = {
         SPACE,
         {},
     ),
+    "Round": ("y = Round(x)", ROWS, {}),
     "Shrink": ("y = Shrink <lambd = 0.6, bias = 0.2> (x)", ROWS, {}),
     "Sigmoid": ("y = Sigmoid(x)", ROWS, {}),
     "Slice": (

@@ -50,6 +50,18 @@ def test_the_relative_error_is_the_distortion(seed: int) -> None:
     assert float(relative_error(*named)) == pytest.approx(distortion([(first, second)], False), rel=1e-4)
 
 
+@given(SEEDS, st.floats(0, 0.9), st.booleans())
+def test_a_smoothed_label_is_a_mixture_of_its_class_and_all_classes(
+    seed: int, smoothing: float, probabilities: bool
+) -> None:
+    scores, labels = torch.from_numpy(floats(seed, 6, 4)), torch.tensor([0, 1, 2, 3, 0, 1])
+    given_out = scores.softmax(dim=1) if probabilities else scores
+    own = task_loss(given_out, labels, probabilities)
+    all_of_them = sum(task_loss(given_out, torch.full((6,), label), probabilities) for label in range(4)) / 4
+    found = task_loss(given_out, labels, probabilities, smoothing)
+    torch.testing.assert_close(found, (1 - smoothing) * own + smoothing * all_of_them, rtol=1e-4, atol=1e-5)
+
+
 def test_outputs_that_are_no_floats_do_not_count() -> None:
     first = {"a": torch.ones(3), "b": torch.zeros(3, dtype=torch.int64)}
     assert float(relative_error(first, first | {"b": torch.ones(3, dtype=torch.int64)})) == 0

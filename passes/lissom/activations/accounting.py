@@ -17,11 +17,12 @@ Source: Integral Pruning on Activations and Weights for Efficient Neural Network
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from lissom.activations.sites import Sites
 from lissom.data import Feeds
@@ -63,11 +64,15 @@ class Account:
         layers: the layers.
         weights: share of all their weights that are not zero.
         activations: share of all elements of the activations between them that are not zero; 1 where there are none.
+        densities: the same of each activation, by tensor.
+        silent: how many of its channels were zero in every sample, by tensor.
     """
 
     layers: Sequence[LayerMacs]
     weights: float
     activations: float
+    densities: Mapping[str, float]
+    silent: Mapping[str, int]
 
     @property
     def paper(self) -> float:
@@ -87,6 +92,8 @@ class Account:
             "activations": self.activations,
             "paper": self.paper,
             "counted": self.counted,
+            "densities": dict(self.densities),
+            "silent": dict(self.silent),
         }
 
     def _total(self, shares: Sequence[float]) -> float:
@@ -106,14 +113,18 @@ def account(model: Model, layers: Sequence[Layer], sites: Sites, batches: Iterab
     between = [site.tensor for site in sites.sites]
     nonzero = dict.fromkeys(between, 0)
     sizes = dict.fromkeys(between, 0)
+    heard: dict[str, npt.NDArray[np.bool_]] = {}
     weights = {layer.name: np.count_nonzero(layer.folded, axis=0).astype(np.int64) for layer in layers}
     counted = {layer.name: 0 for layer in layers}
     positions = {layer.name: 0 for layer in layers}
     names = list(dict.fromkeys([*between, *(layer.source.name for layer in layers)]))
     for values in run_batches(model, names, batches):
-        for name in between:
-            nonzero[name] += int(np.count_nonzero(values[name]))
-            sizes[name] += values[name].size
+        for site in sites.sites:
+            kept = np.moveaxis(values[site.tensor] != 0, site.axis, 0)
+            kept = kept.reshape(len(kept), -1)
+            nonzero[site.tensor] += int(np.count_nonzero(kept))
+            sizes[site.tensor] += kept.size
+            heard[site.tensor] = heard.get(site.tensor, False) | kept.any(axis=1)
         for layer in layers:
             columns, rows = nonzero_columns(values[layer.source.name], layer.geometry)
             counted[layer.name] += int(columns @ weights[layer.name])
@@ -128,9 +139,11 @@ def account(model: Model, layers: Sequence[Layer], sites: Sites, batches: Iterab
         done = counted[layer.name] / (size * positions[layer.name])
         return LayerMacs(layer.name, layer.geometry.macs, kept, read, given, kept * read, done)
 
-    kept = sum(int(count.sum()) for count in weights.values()) / sum(layer.geometry.weight_size for layer in layers)
+    share = sum(int(count.sum()) for count in weights.values()) / sum(layer.geometry.weight_size for layer in layers)
     total = sum(sizes.values())
-    return Account([of(layer) for layer in layers], kept, sum(nonzero.values()) / total if total else 1.0)
+    silent = {name: int(np.count_nonzero(~channels)) for name, channels in heard.items()}
+    among = sum(nonzero.values()) / total if total else 1.0
+    return Account([of(layer) for layer in layers], share, among, shares, silent)
 
 
 def nonzero_columns(values: Array, geometry: Geometry) -> tuple[IntArray, int]:

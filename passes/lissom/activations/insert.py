@@ -9,7 +9,8 @@ NaN included. Where theta is known it is one of
 
 of standard operators; the first two make NaN zero, by their specification. They compare strictly, so they get the float
 below theta. A `Dynamic` mask is the operator WinnerMask of the runtime, which finds theta for each sample of the batch
-when the model runs. All that read the activation read the masked tensor. Declined, with a `Refusal`, is a mask
+when the model runs. All that read the activation read the masked tensor, which takes its name; what the mask reads is
+then called `whole_name`. Declined, with a `Refusal`, is a mask
 
 1. whose thresholds are all 0: it keeps everything (the rate is above the share that is not zero);
 2. of winner rate 1;
@@ -66,6 +67,11 @@ class Dynamic:
 
 
 Mask = Static | Dynamic
+
+
+def whole_name(tensor: str) -> str:
+    """The name of an activation before its mask, where that is an operator of its own."""
+    return f"{tensor}/lissom_whole"
 
 
 def insert(
@@ -133,7 +139,7 @@ def _insert_static(model: Model, tensor: Tensor, mask: Static, axis: int, rank: 
         return
     below = float(np.nextafter(theta[0], np.float32(0)))
     if is_standard(producer, "Relu"):
-        node = make_node("ThresholdedRelu", f"{producer.name}/lissom_0", producer.inputs, [], {"alpha": below})
+        node = make_node("ThresholdedRelu", f"{producer.name}/lissom_mask_0", producer.inputs, [], {"alpha": below})
         position = _position(model, producer)
         producer.inputs.clear()
         producer.outputs.clear()
@@ -141,7 +147,7 @@ def _insert_static(model: Model, tensor: Tensor, mask: Static, axis: int, rank: 
         model.graph.nodes[position] = node
         _note(model, [node], producer.name, {"threshold": float(theta[0])})
         return
-    node = make_node("Shrink", f"{producer.name}/lissom_0", [tensor], [], {"lambd": below, "bias": 0.0})
+    node = make_node("Shrink", f"{producer.name}/lissom_mask_0", [tensor], [], {"lambd": below, "bias": 0.0})
     _put_behind(model, tensor, [node], {"threshold": float(theta[0])})
 
 
@@ -153,15 +159,15 @@ def _insert_where(model: Model, tensor: Tensor, theta: Float32Array, axis: int, 
     threshold = constant(f"{name}/lissom_threshold", shaped)
     nothing = constant(f"{name}/lissom_zero", np.array(0, np.float32))
     nodes = [
-        make_node("Abs", f"{name}/lissom_0", [tensor], [magnitude]),
-        make_node("Less", f"{name}/lissom_1", [magnitude, threshold], [loses]),
-        make_node("Where", f"{name}/lissom_2", [loses, nothing, tensor], []),
+        make_node("Abs", f"{name}/lissom_mask_0", [tensor], [magnitude]),
+        make_node("Less", f"{name}/lissom_mask_1", [magnitude, threshold], [loses]),
+        make_node("Where", f"{name}/lissom_mask_2", [loses, nothing, tensor], []),
     ]
     _put_behind(model, tensor, nodes, {"thresholds": len(theta)})
 
 
 def _insert_dynamic(model: Model, tensor: Tensor, mask: Dynamic) -> None:
-    name = f"{tensor.inputs[0].name}/lissom_0"
+    name = f"{tensor.inputs[0].name}/lissom_mask_0"
     values = {"rate": np.array(mask.rate, np.float64), "stride": np.array([sample_stride(mask.alpha)], np.int64)}
     inputs = [tensor, *(constant(f"{name}_{formal}", values[formal]) for formal in WINNER_MASK.inputs[1:])]
     model.add_function(mask_function(model.opset))
@@ -170,9 +176,11 @@ def _insert_dynamic(model: Model, tensor: Tensor, mask: Dynamic) -> None:
 
 
 def _put_behind(model: Model, tensor: Tensor, nodes: Sequence[Node], parameters: Mapping[str, Any]) -> None:
-    """Puts nodes behind a tensor; what the last one gives is read by all that read the tensor."""
+    """Puts nodes behind a tensor; what the last one gives has its name, and is read by all that read the tensor."""
     producer = tensor.inputs[0]
-    masked = variable(f"{tensor.name}/lissom_masked", like=tensor)
+    masked = variable(tensor.name, like=tensor)
+    masked.shape = tensor.shape
+    tensor.name = whole_name(tensor.name)
     new = {id(node) for node in nodes}
     for reader in {id(node): node for node in tensor.outputs if id(node) not in new}.values():
         for index, read in enumerate(reader.inputs):

@@ -1,6 +1,6 @@
 """The sensitivity check: how far the activations of one site, or of one stage, can be pruned by themselves.
 
-One group of sites at a time is masked at each winner rate of a sweep, and the network is scored before any recovery.
+One group of sites at a time is masked at each winner rate of a sweep, and the network is judged before any recovery.
 The rate that is chosen is the least at which the score has dropped by less than a limit, there and at all milder rates
 of the sweep: a lucky point behind a collapse is not trusted. The curve itself is a result.
 
@@ -19,6 +19,7 @@ from lissom_runtime.contract import SAMPLE_SHARE
 from lissom_runtime.errors import UsageError
 
 from lissom.activations.insert import Dynamic, Mask, Static, insert
+from lissom.activations.judge import Verdict
 from lissom.activations.sites import ActivationSite
 from lissom.activations.thresholds import Magnitudes
 from lissom.graph.model import Model
@@ -29,19 +30,17 @@ RATES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05)
 MOST_DROP = 0.02
 """Share by which the score may drop before recovery: 2 points of accuracy."""
 
-Score = Callable[[Model], float]
-"""How good a model is; more is better."""
-
 MaskAt = Callable[[str, float], Mask]
 """The mask of a tensor at a winner rate."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A winner rate, and the score with the sites of one group pruned to it."""
+    """A winner rate, and the score and the distortion with the sites of one group pruned to it."""
 
     rate: float
     score: float
+    distortion: float
 
 
 @dataclass(frozen=True)
@@ -50,13 +49,13 @@ class Curve:
 
     Attributes:
         tensors: the sites.
-        before: score of the network without masks.
+        before: what the network without masks is worth.
         points: the sweep, mildest rate first.
         rate: the winner rate that is chosen; 1 where no pruning stays below the limit.
     """
 
     tensors: Sequence[str]
-    before: float
+    before: Verdict
     points: Sequence[Point]
     rate: float
 
@@ -70,7 +69,7 @@ def check_sensitivity(
     groups: Iterable[Sequence[ActivationSite]],
     shapes: Mapping[str, tuple[int, ...]],
     mask_at: MaskAt,
-    score: Score,
+    judge: Callable[[Model], Verdict],
     rates: Sequence[float] = RATES,
     most_drop: float = MOST_DROP,
 ) -> list[Curve]:
@@ -81,7 +80,7 @@ def check_sensitivity(
         groups: what is pruned together (`sites.by_stage`).
         shapes: shape of each site's tensor.
         mask_at: makes the masks (`static_masks`, `dynamic_masks`).
-        score: judges a model.
+        judge: says what a model is worth (`judge.Judge`).
         rates: winner rates in (0, 1).
         most_drop: the drop of the score stays below it.
 
@@ -94,7 +93,7 @@ def check_sensitivity(
     swept = sorted(set(rates), reverse=True)
     if not swept or not 0 < swept[-1] <= swept[0] < 1:
         raise UsageError(f"expected winner rates above 0 and below 1, got {list(rates)}")
-    before = score(model)
+    before = judge(model)
     curves = []
     for group in groups:
         names = [site.tensor for site in group]
@@ -102,8 +101,9 @@ def check_sensitivity(
         for rate in swept:
             pruned = model.copy()
             declined = insert(pruned, group, {name: mask_at(name, rate) for name in names}, shapes)
-            points.append(Point(rate, before if len(declined) == len(names) else score(pruned)))
-        safe = list(takewhile(lambda point: before - point.score < most_drop, points))
+            found = before if len(declined) == len(names) else judge(pruned)
+            points.append(Point(rate, found.score, found.distortion))
+        safe = list(takewhile(lambda point: before.score - point.score < most_drop, points))
         curves.append(Curve(tuple(names), before, tuple(points), safe[-1].rate if safe else 1.0))
     return curves
 

@@ -66,6 +66,13 @@ Validation = Annotated[
 ]
 Drop = Annotated[str, typer.Option("--drop", metavar="absolute|relative", help="How --max-drop counts.")]
 KeepAnyway = Annotated[bool, typer.Option("--keep-anyway", help="Write a result that misses its goal.")]
+KeepThresholds = Annotated[
+    bool | None,
+    typer.Option(
+        "--keep-thresholds/--no-keep-thresholds",
+        help="Whether masks stay that do not make the model faster. Default: as the recipe says.",
+    ),
+]
 Data = Annotated[
     str | None,
     typer.Option("--data", metavar="DATA", help="Samples: .npz, .npy, a folder of images or MODULE:FUNCTION."),

@@ -12,7 +12,7 @@ from lissom_runtime.errors import GoalMissed
 
 from lissom.cli import flags
 from lissom.cli.console import Console, progress, require_json, say_error, write_json
-from lissom.cli.render import latency_change, score_label
+from lissom.cli.render import latency_change, score_label, training_words
 from lissom.recovering import recover as recover_model
 from lissom.report.recovery import Recovery, ScoreEntry
 
@@ -32,11 +32,18 @@ def recover(
     validation: flags.Validation = None,
     metric: flags.Metric = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the samples, at most. Default: 20.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Time that training takes at most; the rate falls over the steps that fit.")
+    ] = None,
     batch: Annotated[int | None, typer.Option(help="Samples of a step. Default: 64.")] = None,
     rate: Annotated[float | None, typer.Option(help="Highest learning rate of AdamW. Default: 0.001.")] = None,
     labels: Annotated[
         float | None,
         typer.Option(metavar="SHARE", help="Share of the loss that is the labels' own, 0 to 1. Default: 0."),
+    ] = None,
+    blocks: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Share of the loss that is the error of inner blocks, 0 to 1. Default: 0."),
     ] = None,
     shift: Annotated[
         int | None, typer.Option(metavar="PIXELS", help="Shift images at random, by up to so many pixels. Default: 0.")
@@ -68,9 +75,11 @@ def recover(
     require_json(json, compressed, reference, output, checkpoint)
     asked: dict[str, Any] = {
         "epochs": epochs,
+        "minutes": minutes,
         "batch": batch,
         "rate": rate,
         "labels": labels,
+        "blocks": blocks,
         "shift": shift,
         "flip": flip,
         "seed": seed,
@@ -111,10 +120,7 @@ def _render(report: Recovery) -> None:
     for remark in report.remarks:
         out.print(f"note: {rich.markup.escape(remark)}")
     training = report.training
-    out.print(
-        f"{rich.markup.escape(report.model['name'])}: {training.epochs} epochs of {training.samples} samples, the best "
-        f"is {training.best_epoch}; {training.seconds:.0f} s on {training.device}"
-    )
+    out.print(f"{rich.markup.escape(report.model['name'])}: {training_words(training)}")
     table = rich.table.Table("", "original", "compressed", "recovered", "change", box=None)
     for score in report.scores:
         table.add_row(*_cells(score))

@@ -11,7 +11,18 @@ import rich.table
 
 from lissom.cli.console import Console
 from lissom.report.recovery import ScoreEntry
-from lissom.report.schema import CHANNELS, AccuracyEntry, LatencyEntry, LayerEntry, RefusalEntry, Report
+from lissom.report.schema import (
+    ACTIVATIONS,
+    CHANNELS,
+    AccountEntry,
+    AccuracyEntry,
+    LatencyEntry,
+    LayerEntry,
+    RefusalEntry,
+    Report,
+    TrainedEntry,
+    TrainingEntry,
+)
 
 SHOWN_REFUSALS = 5
 """Refusals that are printed without -v."""
@@ -23,20 +34,27 @@ def render_report(report: Report, verbose: int) -> None:
     for remark in report.remarks:
         out.print(f"note: {rich.markup.escape(remark)}")
     groups = [layer for layer in report.layers if layer.op == CHANNELS]
-    layers = [layer for layer in report.layers if layer.op != CHANNELS]
+    masks = [layer for layer in report.layers if layer.op == ACTIVATIONS]
+    layers = [layer for layer in report.layers if layer.op not in (CHANNELS, ACTIVATIONS)]
     told = [f"recipe {report.recipe['name']}"]
     if layers:
         told.append(f"{_changed(layers)} of {len(layers)} layers replaced")
     if groups:
         told.append(f"{_changed(groups)} of {len(groups)} channel groups cut")
+    if masks:
+        told.append(f"{_changed(masks)} of {len(masks)} groups of activations pruned")
     out.print(f"{report.model['name']}: {', '.join(told)}, {len(report.refusals)} refusals")
     if verbose or report.status == "dry-run":
         out.print(layer_table(report.layers))
+    if report.activations is not None:
+        render_account(report.activations.account, verbose)
     render_refusals(report.refusals, verbose)
     if report.distortion is not None and report.bound is not None:
         out.print(
             f"summed distortion {report.distortion:.4g}; no plan within the limits has less than {report.bound:.4g}"
         )
+    if report.training is not None:
+        out.print(_trained(report.training))
     out.print(_summary(report))
     if report.status == "dry-run" and report.bounds["max_drop"] is not None:
         out.print("This is the first plan that the search for the goal would try; nothing was built or scored.")
@@ -44,6 +62,20 @@ def render_report(report: Report, verbose: int) -> None:
     out.print(
         f"[dim]{environment.machine['cpu']}, {environment.threads} thread(s), {', '.join(environment.providers)}, "
         f"onnxruntime {environment.versions.onnxruntime}, lissom {environment.versions.lissom}[/dim]"
+    )
+
+
+def _trained(training: TrainedEntry) -> str:
+    """What came of the training of a result."""
+    found = f"distortion of held-out samples {training.distortion_before:.4g} → {training.distortion_after:.4g}"
+    return f"{training_words(training)}; {found if training.kept else 'the result is the untrained model'}"
+
+
+def training_words(training: TrainingEntry) -> str:
+    """How long a model was trained."""
+    return rich.markup.escape(
+        f"trained: {training.epochs} epochs of {training.samples} samples, the best is {training.best_epoch}; "
+        f"{training.seconds:.0f} s on {training.device}"
     )
 
 
@@ -79,6 +111,24 @@ def render_refusals(refusals: Sequence[RefusalEntry], verbose: int) -> None:
         out.print(rich.markup.escape(f"declined: {count} layer(s): {reason}"))
     if len(counts) > SHOWN_REFUSALS:
         out.print(f"declined for {len(counts) - SHOWN_REFUSALS} more reasons (-v lists all)")
+
+
+def render_account(account: AccountEntry, verbose: int) -> None:
+    """What is left of activations, weights and multiply-accumulates; layer by layer if that is asked for."""
+    out = Console.out()
+    if verbose:
+        table = rich.table.Table("layer", "acti %", "weight %", "MAC %", "MAC % counted", box=None)
+        for layer in account.layers:
+            figures = (layer.given, layer.weights, layer.paper, layer.counted)
+            table.add_row(rich.markup.escape(layer.layer), *(f"{100 * share:.1f}" for share in figures))
+        out.print(table)
+    out.print(
+        f"left: {account.activations:.1%} of the activations, {account.weights:.1%} of the weights, "
+        f"{account.paper:.2%} of the layers' multiply-accumulates as the paper counts, {account.counted:.2%} as counted"
+    )
+    silent = sum(account.silent.values())
+    if silent:
+        out.print(f"{silent} channels never win, in {sum(map(bool, account.silent.values()))} of the activations")
 
 
 def _summary(report: Report) -> rich.table.Table:

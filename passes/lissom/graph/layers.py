@@ -125,7 +125,7 @@ def find_layers(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> Census:
         if len(source) < 2:
             refusals.append(Refusal(node.name, "layer", f"the input has rank {len(source)}; expected at least 2"))
             continue
-        layers.append(Layer(node.name, node.op, node, weight, _geometry(node, weight, source, target), len(source)))
+        layers.append(Layer(node.name, node.op, node, weight, geometry_of(node, weight, source, target), len(source)))
     counts = Counter(_identity(layer) for layer in layers)
     return Census([replace(layer, readers=counts[_identity(layer)]) for layer in layers], refusals)
 
@@ -180,7 +180,8 @@ def _require_finite(node: Node, weight: FloatArray) -> None:
         raise UsageError(f"expected finite weights, but {node.name!r} has {count} that are NaN or infinite")
 
 
-def _geometry(node: Node, weight: FloatArray, source: tuple[int, ...], target: tuple[int, ...]) -> Geometry:
+def geometry_of(node: Node, weight: FloatArray, source: tuple[int, ...], target: tuple[int, ...]) -> Geometry:
+    """What a node computes, at the shapes of its input and output; input channels are those of one group."""
     if node.op != "Conv":
         return Geometry(weight.shape[0], weight.shape[1], rows=prod(source[:-1]))
     spatial = weight.ndim - 2

@@ -174,15 +174,22 @@ class Model:
             entries = {**_told(self.metadata), node.name: provenance}
             self.set_metadata(PROVENANCE_KEY, json.dumps(entries, sort_keys=True))
 
+    def provenance(self, node: Node) -> Mapping[str, Any]:
+        """What is recorded of where `node` comes from; empty where nothing is."""
+        if self.ir_version >= NODE_METADATA_IR:
+            return _told(self._notes.get(node.outputs[0].name, _Notes()).metadata)
+        told = _told(self.metadata).get(node.name)
+        return told if isinstance(told, dict) else {}
+
     def fuse(self, node: Node, follower: Node) -> None:
         """Lets `node` produce what `follower` produced, and bear what is known of both.
 
         The node keeps its name, doc string and metadata; its provenance lists both.
         """
+        told = self.provenance(node)
         note = self._notes.pop(node.outputs[0].name, _Notes())
         output = follower.outputs[0]
-        told = _told(note.metadata) if self.ir_version >= NODE_METADATA_IR else _told(self.metadata).get(node.name)
-        named = told.get("from", node.name) if isinstance(told, dict) else node.name
+        named = told.get("from", node.name)
         earlier = named if isinstance(named, list) else [named]
         follower.inputs.clear()
         follower.outputs.clear()

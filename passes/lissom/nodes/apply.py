@@ -32,7 +32,7 @@ from lissom.nodes.scores import RIDGE
 from lissom.observe import Moment
 from lissom.options import FloatArray, Refusal
 from lissom.parallel import one_blas_thread
-from lissom.refitting.fit import least_squares
+from lissom.refitting.equations import least_squares
 
 IntArray = npt.NDArray[np.int64]
 Kept = Mapping[str, IntArray]

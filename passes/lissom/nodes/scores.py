@@ -12,7 +12,9 @@ indices of least e one after the other, each time from the network that is left 
 the block form of Optimal Brain Surgeon. With L Lᵀ = [A⁻¹]_RR, the leading parts of ‖L⁻¹ W_Rᵀ‖² are the errors of the
 leading parts of R, so that the errors of all counts cost one factorisation.
 
-In wide groups several indices go between two eliminations, the least first: at most `ROUNDS` eliminations a group.
+In wide groups several indices go between two eliminations, the least first: at most `ROUNDS` eliminations a group. What
+they subtract from A⁻¹ is kept, and taken off `LAZY` eliminations at a time in one product, which leaves out the columns
+that are gone; only the rows that go and the blocks on the diagonal are up to date between.
 
 Sources: Frantar and Alistarh, Optimal Brain Compression (NeurIPS 2022), section 4, for blocks; Li et al., Pruning
 Filters (ICLR 2017), for norms of filters; Sun et al., Wanda (ICLR 2024).
@@ -27,13 +29,14 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 from lissom_runtime.errors import UsageError
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.linalg import solve_triangular
 
 from lissom.nodes.groups import ChannelGroup
 from lissom.nodes.readers import Reader
 from lissom.observe import Moment
 from lissom.options import FloatArray
 from lissom.parallel import one_blas_thread
+from lissom.refitting.equations import inverse_of, pull_of
 
 Method = Literal["second-order", "l1", "l2", "wanda"]
 
@@ -42,6 +45,9 @@ NORMS: tuple[Method, ...] = ("l1", "l2")
 
 ROUNDS = 64
 """Most eliminations of one group."""
+
+LAZY = 8
+"""Eliminations between two products that bring A⁻¹ up to date."""
 
 RIDGE = 1e-3
 """d in units of the mean variance of a column."""
@@ -80,49 +86,75 @@ def rank(
     """
     with one_blas_thread():
         if method == "second-order":
-            return _eliminated(_problems(group, readers, moments), None)
+            return _eliminated(_problems(group, readers, moments), len(group), None)
         importance = _norms(group, readers, method) if method in NORMS else _wanda(group, readers, moments)
         order = np.argsort(importance, kind="stable")
         if method in NORMS and not all(layer in moments for layer in group.columns):
             shares = np.cumsum(importance[order]) / (importance.sum() or 1.0)
             return Ranking(order, np.concatenate([[0.0], shares[:-1]]))
-        return _eliminated(_problems(group, readers, moments), order)
+        return _eliminated(_problems(group, readers, moments), len(group), order)
 
 
-@dataclass
 class _Problem:
     """One part of one reader, scaled so that its whole output has energy 1.
 
-    Attributes:
+    Args:
         columns: columns[n, c] of each index.
-        weight: W[out, columns], with what the survivors have taken up so far.
-        inverse: A⁻¹[columns, columns] of the survivors.
-        charge: d ‖W_i‖² of each index, before anything went.
+        weight: W[out, columns].
+        moment: C[columns, columns].
     """
 
-    columns: IntArray
-    weight: FloatArray
-    inverse: FloatArray
-    charge: FloatArray
+    def __init__(self, columns: IntArray, weight: FloatArray, moment: FloatArray) -> None:
+        self._columns = columns  # those of indices that are gone mean nothing
+        self._weight = weight  # with what the survivors have taken up so far
+        self._inverse = inverse_of(moment, RIDGE)  # A⁻¹ of the survivors, as it was before `_ahead`
+        self._blocks = self._inverse[columns[:, :, None], columns[:, None, :]]  # [n, c, c], as they are now
+        self._charge = pull_of(moment, RIDGE) * (weight**2).sum(axis=0)[columns].sum(axis=1)  # d ‖W_i‖² at first
+        self._ahead: list[FloatArray] = []
+        self._gone: list[IntArray] = []
 
     def losses(self, indices: IntArray) -> FloatArray:
         """The error of removing each of some indices alone."""
-        columns = self.columns[indices]
-        blocks = self.inverse[columns[:, :, None], columns[:, None, :]]
-        weights = self.weight[:, columns].transpose(1, 2, 0)
-        together: FloatArray = (weights * np.linalg.solve(blocks, weights)).sum(axis=(1, 2))
-        return together - self.charge[indices]
+        weights = self._weight[:, self._columns[indices]].transpose(1, 2, 0)
+        solved = np.linalg.solve(self._blocks[indices], weights)
+        found: FloatArray = (weights * solved).sum(axis=(1, 2)) - self._charge[indices]
+        return found
 
-    def remove(self, indices: IntArray) -> FloatArray:
-        """Removes some indices, in their order; returns by how much each raises the error."""
-        gone = self.columns[indices].ravel()
-        lower = np.linalg.cholesky(self.inverse[np.ix_(gone, gone)])
-        ahead = solve_triangular(lower, self.weight[:, gone].T, lower=True)
-        across = solve_triangular(lower, self.inverse[gone], lower=True)
-        self.weight -= ahead.T @ across
-        self.inverse -= across.T @ across
-        raised: FloatArray = (ahead**2).sum(axis=1).reshape(len(indices), -1).sum(axis=1) - self.charge[indices]
+    def remove(self, indices: IntArray, left: IntArray) -> FloatArray:
+        """Removes some indices, in their order; returns by how much each raises the error.
+
+        Args:
+            indices: what goes.
+            left: what is left then.
+        """
+        gone = self._columns[indices].ravel()
+        rows = self._inverse[gone]
+        for across in self._ahead:
+            rows -= across[:, gone].T @ across
+        lower = np.linalg.cholesky(rows[:, gone])
+        ahead = solve_triangular(lower, self._weight[:, gone].T, lower=True)
+        across = solve_triangular(lower, rows, lower=True)
+        self._weight -= ahead.T @ across
+        parts = across[:, self._columns[left]].swapaxes(0, 1)  # [left, gone, c]
+        self._blocks[left] -= parts.swapaxes(1, 2) @ parts
+        self._ahead.append(across)
+        self._gone.append(gone)
+        if len(self._ahead) == LAZY:
+            self._catch_up()
+        raised: FloatArray = (ahead**2).sum(axis=1).reshape(len(indices), -1).sum(axis=1) - self._charge[indices]
         return raised
+
+    def _catch_up(self) -> None:
+        """Brings A⁻¹ up to date, and leaves out what is gone."""
+        stays = np.ones(len(self._inverse), np.bool_)
+        stays[np.concatenate(self._gone)] = False
+        kept = np.flatnonzero(stays)
+        across = np.concatenate(self._ahead)[:, kept]
+        self._inverse = self._inverse[np.ix_(kept, kept)]
+        self._inverse -= across.T @ across
+        self._weight = self._weight[:, kept]
+        self._columns = (np.cumsum(stays) - 1)[self._columns]
+        self._ahead, self._gone = [], []
 
 
 def _problems(group: ChannelGroup, readers: Mapping[str, Reader], moments: Mapping[str, Moment]) -> list[_Problem]:
@@ -136,7 +168,7 @@ def _problems(group: ChannelGroup, readers: Mapping[str, Reader], moments: Mappi
             columns = reader.columns_of(positions, part)
             if columns.size:
                 own = reader.of_part(part, moment)
-                found.append(_problem(columns, weight / np.sqrt(energy or 1.0), own))
+                found.append(_Problem(columns, weight / np.sqrt(energy or 1.0), own))
     return found
 
 
@@ -145,17 +177,8 @@ def _energy(weight: FloatArray, moment: FloatArray) -> float:
     return float(((weight @ moment) * weight).sum())
 
 
-def _problem(columns: IntArray, weight: FloatArray, moment: FloatArray) -> _Problem:
-    pull = RIDGE * np.trace(moment) / len(moment) or 1.0
-    eye = np.eye(len(moment))
-    inverse = cho_solve(cho_factor(moment + pull * eye), eye)
-    charge = pull * (weight**2).sum(axis=0)[columns].sum(axis=1)
-    return _Problem(columns, weight.copy(), inverse, charge)
-
-
-def _eliminated(problems: Sequence[_Problem], order: IntArray | None) -> Ranking:
-    """Removes all indices but one, by a given order or the least loss first."""
-    count = len(problems[0].columns)
+def _eliminated(problems: Sequence[_Problem], count: int, order: IntArray | None) -> Ranking:
+    """Removes all of some indices but one, by a given order or the least loss first."""
     left = np.arange(count) if order is None else order
     gone, raised = [left[:0]], [np.zeros(1)]
     step = -(-count // ROUNDS)
@@ -164,7 +187,7 @@ def _eliminated(problems: Sequence[_Problem], order: IntArray | None) -> Ranking
             left = left[np.argsort(np.sum([problem.losses(left) for problem in problems], axis=0), kind="stable")]
         chunk, left = np.split(left, [min(step, len(left) - 1)])
         gone.append(chunk)
-        raised.append(np.maximum(np.sum([problem.remove(chunk) for problem in problems], axis=0), 0.0))
+        raised.append(np.maximum(np.sum([problem.remove(chunk, left) for problem in problems], axis=0), 0.0))
     return Ranking(np.concatenate([*gone, left]), np.cumsum(np.concatenate(raised)))
 
 

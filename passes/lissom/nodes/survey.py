@@ -21,7 +21,7 @@ import numpy as np
 from lissom.asked import not_asked_for
 from lissom.canonical import Canonical
 from lissom.graph.channels.coupling import Coupling, couple, tensors_with_shapes
-from lissom.graph.layers import Layer, activations
+from lissom.graph.layers import Layer, activations, geometry_of
 from lissom.graph.model import Node
 from lissom.nodes.groups import KIND, ChannelGroup, find_groups
 from lissom.nodes.readers import Reader, find_readers
@@ -175,6 +175,7 @@ def _parts(
 ) -> dict[str, Part]:
     """The layers that are in some group."""
     charged = {menu.site: menu.dense.cost for menu in menus}
+    known = {layer.name: layer for layer in canonical.layers}
     parts = {}
     for node in canonical.model.graph.nodes:
         roles = (found.coupling.rows, found.coupling.through, found.coupling.columns)
@@ -188,8 +189,17 @@ def _parts(
             if node.name in group.columns:
                 columns[site] = group.columns[node.name].shape[1] / len(found.coupling.columns[node.name])
         cost = charged.get(node.name) or _cost(node, found.shapes)
-        parts[node.name] = Part(cost, rows, columns, node.name in charged)
+        timed = None if node.name in charged else known.get(node.name) or _in_groups(node, found.shapes)
+        parts[node.name] = Part(cost, rows, columns, node.name in charged, timed)
     return parts
+
+
+def _in_groups(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> Layer | None:
+    """A convolution in groups as it is timed; None for what is none."""
+    if node.op != "Conv":
+        return None
+    weight, source, target = node.inputs[1].values, shapes[node.inputs[0].name], shapes[node.outputs[0].name]
+    return Layer(node.name, node.op, node, weight, geometry_of(node, weight, source, target), weight.ndim)
 
 
 def _cost(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> Cost:

@@ -6,8 +6,8 @@ Of the n_g indices of channel group g, k_g are kept. A layer whose rows and colu
     s = 1 - Σ_g b_g (n_g - k_g)    of its columns,     b_g the same of its columns,
 
 and costs c(o) r s, where c(o) is what its option o costs at full width. That is exact for weights and multiply-
-accumulates. Latency goes with the work only nearly: what a plan is said to take is corrected by the search, which
-measures the finished model.
+accumulates. Latency goes with the work only nearly. What a node takes however narrow it is counts as time outside of
+the sites (`without_node`); what a plan is said to take is corrected by the search, which measures the finished model.
 
 A layer with a menu is charged for itself. One without (depthwise, grouped, transposed, left out by the user) is charged
 to the groups of its rows, g bears c a_g k_g s; for rows that no group gives, to those of its columns. About a plan, the
@@ -17,12 +17,13 @@ The menus of `linear` say that; those of a plan's own options add up to its true
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from lissom.graph.channels.coupling import Coupling
+from lissom.graph.layers import Layer
 from lissom.nodes.groups import KIND, ChannelGroup
 from lissom.nodes.readers import Reader
 from lissom.nodes.scores import Ranking
@@ -41,12 +42,14 @@ class Part:
         cost: what it costs, dense and at full width.
         rows, columns: the share of them that one index of each group is, by site.
         charged: whether it has a menu of its own.
+        layer: what is timed of one without a menu; None: nothing, and it counts no time.
     """
 
     cost: Cost
     rows: Mapping[str, float]
     columns: Mapping[str, float]
     charged: bool
+    layer: Layer | None = None
 
 
 @dataclass(frozen=True)
@@ -94,16 +97,54 @@ class Widths:
         return found
 
     def priced(self, menus: Sequence[Menu]) -> Widths:
-        """The same with other menus of the same sites; layers without one count no time."""
+        """The same with other menus of the same sites; layers without one keep the time that they have."""
         costs = {menu.site: menu.dense.cost for menu in menus}
         timed = any(cost.latency_us is not None for cost in costs.values())
         parts = {
             name: replace(
-                part, cost=costs[name] if part.charged else replace(part.cost, latency_us=0.0 if timed else None)
+                part,
+                cost=costs[name]
+                if part.charged
+                else replace(part.cost, latency_us=(part.cost.latency_us or 0.0) if timed else None),
             )
             for name, part in self.parts.items()
         }
         return replace(self, menus=menus, parts=parts)
+
+    def timed(self, dense_us: Callable[[Layer], float], node_us: float) -> Widths:
+        """The same with the times of the layers that have no menu, where they can be measured.
+
+        Args:
+            dense_us: microseconds of a layer.
+            node_us: what of them a layer takes at any width.
+        """
+        times = {
+            name: 0.0 if part.layer is None else max(dense_us(part.layer) - node_us, 0.0)
+            for name, part in self.parts.items()
+            if not part.charged
+        }
+        parts = {
+            name: replace(part, cost=replace(part.cost, latency_us=times[name])) if name in times else part
+            for name, part in self.parts.items()
+        }
+        return replace(self, parts=parts)
+
+    def with_times(self, menu: Menu) -> Menu:
+        """A group's menu with the times of the layers that it bears, nothing else being cut."""
+        borne = float(self._borne(menu.site, self.start(), "latency_us"))
+        each = np.float64(borne / len(self.groups[menu.site]))
+        dense = replace(menu.dense, cost=replace(menu.dense.cost, latency_us=borne))
+        return Menu(menu.site, dense, tuple(replace(lad, latency_us=each * lad.steps) for lad in menu.ladders))
+
+    def faster(self, factor: float) -> Widths:
+        """The same with the times of the layers that have no menu scaled."""
+        parts = {
+            name: part
+            if part.charged or part.cost.latency_us is None
+            else replace(part, cost=replace(part.cost, latency_us=factor * part.cost.latency_us))
+            for name, part in self.parts.items()
+        }
+        return replace(self, parts=parts)
 
     def start(self) -> Point:
         """Where nothing is cut."""
@@ -209,6 +250,16 @@ class Widths:
 def site_of(group: ChannelGroup) -> str:
     """The name of a group among the sites, where its layers have theirs."""
     return f"{group.name} channels"
+
+
+def without_node(menu: Menu, node_us: float) -> Menu:
+    """A layer's menu without the time that it takes at any width, which counts as time outside of the sites."""
+
+    def less(cost: Cost) -> Cost:
+        return replace(cost, latency_us=max(cost.get("latency_us") - node_us, 0.0))
+
+    ladders = [replace(lad, latency_us=np.maximum(lad.cost("latency_us") - node_us, 0.0)) for lad in menu.ladders]
+    return Menu(menu.site, replace(menu.dense, cost=less(menu.dense.cost)), tuple(ladders))
 
 
 def untimed(menu: Menu) -> Menu:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import onnx
 import onnx.helper
 
-from lissom.graph.layers import Layer
+from lissom.graph.layers import Layer, geometry_of
 from lissom.graph.load import from_proto
 from lissom.graph.model import Model
 
@@ -71,7 +71,7 @@ def _dense(layer: Layer, copies: int, rng: np.random.Generator) -> tuple[Model, 
     source = "input"
     in_shape: tuple[int, ...]
     if is_conv:
-        channels = geometry.in_channels
+        channels = geometry.in_channels * groups_of(layer)
         if channels >= LEAST_CHANNELS:
             kernel = (1,) * len(geometry.kernel_shape)
             nodes.append(
@@ -113,6 +113,27 @@ def _dense(layer: Layer, copies: int, rng: np.random.Generator) -> tuple[Model, 
     return from_proto(proto), {"input": rng.standard_normal(in_shape).astype(np.float32)}
 
 
+def least_layer(channels: int) -> Layer:
+    """A 1 x 1 convolution of next to no work: what is left of its time is what any node takes."""
+    weight = np.zeros((channels, channels, 1, 1), np.float32)
+    shape = (1, channels, 1, 1)
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Conv", ["x", "w"], ["y"], name="least")],
+        "least",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, shape)],
+        [onnx.numpy_helper.from_array(weight, "w")],
+    )
+    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", _OPSET)], ir_version=8)
+    (node,) = from_proto(proto).graph.nodes
+    return Layer(node.name, "Conv", node, weight, geometry_of(node, weight, shape, shape), len(shape))
+
+
+def groups_of(layer: Layer) -> int:
+    """Groups of a convolution, whose geometry has the input channels of one of them; 1 for other layers."""
+    return int(layer.node.attrs.get("group", 1)) if layer.op == "Conv" else 1
+
+
 def _attributes(layer: Layer) -> dict[str, Any]:
     geometry = layer.geometry
     if layer.op == "Gemm":
@@ -124,5 +145,6 @@ def _attributes(layer: Layer) -> dict[str, Any]:
         "kernel_shape": geometry.kernel_shape,
         "strides": geometry.strides,
         "dilations": geometry.dilations,
+        "group": groups_of(layer),
         **pads,
     }

@@ -134,10 +134,11 @@ class DistortionTable:
         session = open_session(proto.SerializeToString())
         original = [run_session(session, feeds, self._outputs) for feeds in batches]
         produced = [site.layer.node.outputs[0].name for site in sites]
-        stops = [
-            list(dict.fromkeys([site.layer.source.name, *border(proto, [name])]))
-            for site, name in zip(sites, produced, strict=True)
-        ]
+        stops = []
+        for site, name in zip(sites, produced, strict=True):
+            behind = dependants(proto, [name])
+            elsewhere = (output for output in self._outputs if output not in behind)
+            stops.append(list(dict.fromkeys([site.layer.source.name, *border(proto, [name]), *elsewhere])))
         stream = Stream(proto, batches)
         for number, site in enumerate(sites):
             stream.advance(stops[number], set().union(*stops[number + 1 :]))

@@ -30,7 +30,7 @@ from lissom.graph.layers import Layer
 from lissom.graph.model import Model
 from lissom.options import FloatArray, Ladder, Menu, Parameters
 from lissom.price.cache import Cache
-from lissom.price.chain import Emit, chain
+from lissom.price.chain import LEAST_CHANNELS, Emit, chain, groups_of, least_layer
 
 ANCHORS = 4
 """Most steps of a ladder that are timed."""
@@ -103,7 +103,7 @@ class LatencyTable:
             layer: the layer that the menu is of.
             menu: its options, not priced.
         """
-        dense_us = max(self._dense(layer), 0.0)
+        dense_us = self.dense(layer)
         candidates = [self._usable(layer, ladder) for ladder in menu.ladders]
         ladders = [ladder for ladder in candidates if len(ladder)]
         first = self._ratios(layer, [(ladder, 0) for ladder in ladders])
@@ -120,6 +120,14 @@ class LatencyTable:
             priced.append(told.select(curve < (1 - LEAST_GAIN) * dense_us))
         dense = replace(menu.dense, cost=replace(menu.dense.cost, latency_us=dense_us))
         return Menu(menu.site, dense, tuple(ladder for ladder in priced if len(ladder)))
+
+    def dense(self, layer: Layer) -> float:
+        """Microseconds of a layer as it is, between neighbours; the only figure of one in groups."""
+        return max(self._dense(layer), 0.0)
+
+    def node(self) -> float:
+        """Microseconds that a layer takes however few channels are left of it."""
+        return self.dense(least_layer(max(self._block, LEAST_CHANNELS)))
 
     def _usable(self, layer: Layer, ladder: Ladder) -> Ladder:
         """The steps of `ladder` that are worth timing."""
@@ -172,8 +180,10 @@ class LatencyTable:
         return lambda model, layer, rng: emit(model, layer, parameters, rng)
 
     def _key(self, layer: Layer, kind: str, parameters: Parameters) -> dict[str, Any]:
+        groups = groups_of(layer)
         return {
             **self._base,
+            **({"group": groups} if groups > 1 else {}),
             "op": layer.op,
             "geometry": asdict(layer.geometry),
             "source_rank": layer.source_rank,

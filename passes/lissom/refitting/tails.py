@@ -69,9 +69,12 @@ class Tail:
         What is wanted beyond a limit is as good anywhere beyond it, so where `given` is there too it may stay. The
         two sides are equal at p = `given` unless that is beyond a limit and `wanted` is not beyond the same one.
         """
-        low = np.where(wanted <= self.low, np.minimum(given, self.low), wanted)
-        both: Array = np.where(wanted >= self.high, np.maximum(given, self.high), low)
-        return both
+        goal = wanted
+        if np.isfinite(self.low):
+            goal = np.where(wanted <= self.low, np.minimum(given, self.low), goal)
+        if np.isfinite(self.high):
+            goal = np.where(wanted >= self.high, np.maximum(given, self.high), goal)
+        return goal
 
 
 def find_tails(model: Model, layers: Sequence[Layer], feeds: Mapping[str, Array]) -> dict[str, Tail]:

@@ -17,7 +17,9 @@ from lissom.canonical import Totals
 from lissom.data import Feeds
 from lissom.options import Cost, Plan
 from lissom.pipeline import Candidate, Study
+from lissom.report.activations import activations_entry
 from lissom.report.schema import (
+    ACTIVATIONS,
     CHANNELS,
     AccuracyEntry,
     CostEntry,
@@ -31,6 +33,7 @@ from lissom.report.schema import (
     StepEntry,
     StorageEntry,
     TargetEntry,
+    TrainedEntry,
     TryEntry,
     Versions,
 )
@@ -56,6 +59,7 @@ def build_report(
     candidate: Candidate | None = None,
     accuracy: Sequence[AccuracyEntry] = (),
     latency: LatencyEntry | None = None,
+    training: TrainedEntry | None = None,
 ) -> Report:
     """The report of one run; without a candidate it is that of a dry run."""
     return Report(
@@ -80,6 +84,8 @@ def build_report(
         verified=None if candidate is None else candidate.max_difference,
         accuracy=accuracy,
         latency=latency,
+        training=training,
+        activations=None if candidate is None else activations_entry(study, plan, candidate.masked),
         layers=_layers(study, plan, candidate),
         refusals=[RefusalEntry(site=r.site, kind=r.kind, reason=r.reason) for r in plan.refusals],
         tries=[
@@ -162,12 +168,18 @@ def _predicted(study: Study, search: Search, plan: Plan) -> CostEntry:
 
 
 def _layers(study: Study, plan: Plan, candidate: Candidate | None) -> list[LayerEntry]:
-    layers = {layer.name: (layer.op, layer.weight.shape) for layer in study.canonical.layers}
+    layers: dict[str, tuple[str, Sequence[int]]] = {
+        layer.name: (layer.op, layer.weight.shape) for layer in study.canonical.layers
+    }
     if study.widths is not None:
         layers |= {site: (CHANNELS, (len(group),)) for site, group in study.widths.groups.items()}
+    slow: frozenset[str] = frozenset()
+    if study.activations is not None:
+        layers |= {site: (ACTIVATIONS, shape) for site, shape in study.activations.extents.items()}
+        slow = frozenset() if candidate is None or candidate.masked is None else candidate.masked.slow
     entries = []
     for menu in study.menus:
-        option = plan.options.get(menu.site)
+        option = menu.dense if menu.site in slow else plan.options.get(menu.site)
         if option is None:
             continue
         op, shape = layers[menu.site]

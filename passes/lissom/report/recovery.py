@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from lissom.report.schema import Environment, LatencyEntry
+from lissom.report.schema import Environment, LatencyEntry, TrainingEntry
 
 
 class _Entry(BaseModel):
@@ -31,30 +31,6 @@ class ScoreEntry(_Entry):
     original: float
     compressed: float
     recovered: float
-
-
-class TrainingEntry(_Entry):
-    """How the model was trained.
-
-    Attributes:
-        settings: as in `docs/recovery.md`.
-        device: where torch ran.
-        torch: its version.
-        data: where the samples came from.
-        samples: how many there are; every eighth is held out.
-        epochs: epochs that were trained, those before a resumed run stopped included.
-        best_epoch: the epoch whose values are in the result; 0: those that were given.
-        seconds: what training took in this call.
-    """
-
-    settings: Mapping[str, int | float | bool]
-    device: str
-    torch: str
-    data: str
-    samples: int
-    epochs: int
-    best_epoch: int
-    seconds: float
 
 
 class Recovery(_Entry):

@@ -95,14 +95,18 @@ class StorageEntry(_Part):
 CHANNELS = "channels"
 """The operator that a channel group has in a report."""
 
+ACTIVATIONS = "activations"
+"""The operator that a group of activations has in a report."""
+
 
 class LayerEntry(_Part):
     """One site: what it is, and what was chosen for it.
 
     Attributes:
         site: name of the node.
-        op: its operator, or "channels" for a group of them.
-        weight_shape: [out_channels, in_channels, *kernel], or how many indices a group has.
+        op: its operator, or "channels" or "activations" for a group of them.
+        weight_shape: [out_channels, in_channels, *kernel], how many indices a group of channels has, or the shape of
+            the first activation of a group without the batch.
         kind: "dense" or the kind of the option.
         parameters: of the option.
         error: of the option, in `metric`.
@@ -124,6 +128,101 @@ class LayerEntry(_Part):
     options: int
     refit: RefitEntry | None = None
     storage: StorageEntry | None = None
+
+
+class LayerMacsEntry(_Part):
+    """What is left of the multiply-accumulates of one layer; shares are from 0 to 1.
+
+    Attributes:
+        layer: name of the node.
+        macs: of the dense layer.
+        weights, read: shares of its weights, and of the activation that it reads, that are not zero.
+        given: the same of the activation that its output becomes; 1 for the output layer.
+        paper: share of the multiply-accumulates that is left as the paper counts: weights times read.
+        counted: share of them whose factors are both not zero.
+    """
+
+    layer: str
+    macs: int
+    weights: float
+    read: float
+    given: float
+    paper: float
+    counted: float
+
+
+class MaskEntry(_Part):
+    """A mask behind an activation, or one that was planned and left out.
+
+    Attributes:
+        tensor: the activation.
+        group: the site that its rate was chosen for.
+        form: "static" or "dynamic".
+        rate: winner rate.
+        threshold: the static threshold, or null where there is none or one for each channel.
+        inserted: whether the mask is in the model; if not, a refusal says why.
+    """
+
+    tensor: str
+    group: str
+    form: str
+    rate: float
+    threshold: float | None
+    inserted: bool
+
+
+class CurvePointEntry(_Part):
+    """A winner rate, and the score and the distortion with one group of activations pruned to it."""
+
+    rate: float
+    score: float
+    distortion: float
+
+
+class CurveEntry(_Part):
+    """What masks of one group do to the network, its weights pruned and its other activations whole.
+
+    Attributes:
+        tensors: the activations.
+        metric: of the scores: "top1", "agreement" (with the original), or "output" (minus the distortion).
+        before: score and distortion without the masks.
+        points: mildest rate first.
+        rate: the least rate that the sensitivity check accepts; 1 where there is none.
+    """
+
+    tensors: Sequence[str]
+    metric: str
+    before: Mapping[str, float]
+    points: Sequence[CurvePointEntry]
+    rate: float
+
+
+class AccountEntry(_Part):
+    """What is left of all multiply-accumulates, on calibration samples.
+
+    Attributes:
+        layers: in topological order.
+        weights, activations: shares of all weights of the layers, and of the activations between them, that are not 0.
+        paper, counted: as of the layers, weighted by their multiply-accumulates.
+        densities: share of each activation that is not zero, by tensor.
+        silent: how many of its channels were zero in every sample, by tensor.
+    """
+
+    layers: Sequence[LayerMacsEntry]
+    weights: float
+    activations: float
+    paper: float
+    counted: float
+    densities: Mapping[str, float]
+    silent: Mapping[str, int]
+
+
+class ActivationsEntry(_Part):
+    """What was done to the activations: the masks, the curves that they were chosen by, and what is left."""
+
+    masks: Sequence[MaskEntry]
+    sensitivity: Sequence[CurveEntry]
+    account: AccountEntry
 
 
 class RefusalEntry(_Part):
@@ -181,6 +280,44 @@ class LatencyEntry(_Part):
     compressed: Mapping[str, Any]
 
 
+class TrainingEntry(_Part):
+    """How the model was trained.
+
+    Attributes:
+        settings: as in `docs/recovery.md`.
+        device: where torch ran.
+        torch: its version.
+        data: where the samples came from.
+        samples: how many there are; every eighth is held out.
+        epochs: epochs that were trained, those before a resumed run stopped included; where the time was limited, the
+            last one in part.
+        best_epoch: the epoch whose values are in the result; 0: those that were given.
+        seconds: what training took in this call.
+    """
+
+    settings: Mapping[str, int | float | bool | tuple[str, ...] | None]
+    device: str
+    torch: str
+    data: str
+    samples: int
+    epochs: int
+    best_epoch: int
+    seconds: float
+
+
+class TrainedEntry(TrainingEntry):
+    """What came of the training of the result.
+
+    Attributes:
+        kept: whether the result is the trained model; else it is what was found before.
+        distortion_before, distortion_after: of the outputs on the held-out samples, without and with the training.
+    """
+
+    kept: bool
+    distortion_before: float
+    distortion_after: float
+
+
 class TryEntry(_Part):
     """One candidate that was built on the way to a bound or a goal.
 
@@ -212,7 +349,10 @@ class Report(_Part):
         resource: what was limited: params, macs, bytes or latency_us.
         least_share: the smallest share of it that any choice of options would keep, as predicted.
         predicted: what the plan adds up to.
-        verified: largest difference between the compressed model and the plan, relative to the largest output.
+        verified: largest difference between the compressed model and the plan, relative to the largest output; of a
+            trained model, between its weights packed and dense.
+        training: what came of the training, or null where the recipe asks for none.
+        activations: masks and what they leave, where the recipe offers masks: `after.macs` is then as the paper counts.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -237,6 +377,8 @@ class Report(_Part):
     verified: float | None = None
     accuracy: Sequence[AccuracyEntry] = Field(default_factory=tuple)
     latency: LatencyEntry | None = None
+    training: TrainedEntry | None = None
+    activations: ActivationsEntry | None = None
     layers: Sequence[LayerEntry]
     refusals: Sequence[RefusalEntry]
     tries: Sequence[TryEntry] = Field(default_factory=tuple)

@@ -17,9 +17,10 @@ import numpy as np
 
 from lissom.lowrank.factors import check_moment
 from lissom.options import FloatArray
+from lissom.refitting.equations import inverse_of, pull_of
 from lissom.sparse.blocks import Array, Blocks, Mask
 from lissom.sparse.importance import Importance, own_importance, ranked
-from lissom.sparse.obs import Trace, compensated, damping_of, inverse_of, trace
+from lissom.sparse.obs import Trace, compensated, trace
 from lissom.sparse.recent import Recent
 from lissom.sparse.sweep import Prepared, prepare, sweep
 
@@ -96,7 +97,7 @@ class Choice:
     def _pull(self) -> float:
         """The damping d of H."""
         assert self._moment is not None
-        return damping_of(self._moment, self._damping)
+        return pull_of(self._moment, self._damping)
 
     def _loss(self, error: FloatArray) -> float:
         """tr(E Σ Eᵀ) of an error[f, P]."""

@@ -31,10 +31,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
 
 from lissom.options import FloatArray, IntArray
-from lissom.refitting.fit import least_squares
+from lissom.refitting.equations import inverse_of, least_squares
 from lissom.sparse.blocks import Array, Blocks, Mask
 from lissom.sparse.importance import ranked
 
@@ -56,18 +55,6 @@ class Trace:
 
     ranking: IntArray
     losses: FloatArray
-
-
-def damping_of(moment: FloatArray, damping: float) -> float:
-    """The damping d for a moment[P, P]; 1 where that is zero."""
-    return float(damping * np.trace(moment) / len(moment)) or 1.0
-
-
-def inverse_of(moment: FloatArray, damping: float) -> FloatArray:
-    """H⁻¹[P, P] for a moment[P, P]."""
-    identity = np.eye(len(moment))
-    inverse: FloatArray = cho_solve(cho_factor(moment + damping_of(moment, damping) * identity), identity)
-    return (inverse + inverse.T) / 2
 
 
 def trace(folded: Array, blocks: Blocks, moment: FloatArray, damping: float) -> Trace:

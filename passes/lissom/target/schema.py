@@ -7,12 +7,14 @@ What is derived (`parallelism`, `memory_bound`, `crossover`) is in the file besi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Annotated, Any, Literal
 
 from lissom_runtime.errors import UsageError
+from lissom_runtime.providers import ProviderRequest
 from lissom_runtime.target import Machine
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from lissom.presets import read_toml
 from lissom.recipe import first_problem
@@ -30,9 +32,18 @@ Parallelism = Literal["low", "moderate", "high"]
 Method = Literal["sparse", "nodes"]
 """Zeros in blocks, or whole channels cut."""
 
-Width = Literal[1, 2, 4, 8, 16]
-Count = Annotated[int, Field(ge=1)]
-Measured = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, strict=True)]
+Measured = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+
+
+def _number(value: Any) -> Any:
+    """A value that is not true, which Python takes for 1."""
+    if value is True:
+        raise ValueError("expected a number, but got true")
+    return value
+
+
+Width = Annotated[Literal[1, 2, 4, 8, 16], BeforeValidator(_number)]
 
 FLOAT_BYTES = 4
 
@@ -47,7 +58,7 @@ class Processor(_Strict):
     cpu: str
     architecture: str
     isa: tuple[str, ...]
-    cores: int
+    cores: Count
     system: str
     onnxruntime: str
 
@@ -115,6 +126,13 @@ class LayerShape(_Strict):
     input: tuple[Count, ...]
     group: Count = 1
 
+    @model_validator(mode="after")
+    def _axes_are_those_of_the_operator(self) -> LayerShape:
+        axes = 4 if self.op == "Conv" else 2
+        if (len(self.weight), len(self.input)) != (axes, axes):
+            raise ValueError(f"expected {axes} axes of a {self.op}, but got {self.weight} and {self.input}")
+        return self
+
     @property
     def output(self) -> tuple[int, ...]:
         """Extents of output[N, O, H, W] or output[N, O]."""
@@ -142,14 +160,16 @@ class BlockTimes(_Strict):
     """
 
     width: Width
-    densities: tuple[Annotated[float, Field(gt=0, lt=1)], ...]
-    us: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...]
-    crossover: Annotated[float, Field(gt=0, le=1)] | None = None
+    densities: Annotated[tuple[Annotated[float, Field(gt=0, lt=1, strict=True)], ...], Field(min_length=1)]
+    us: tuple[Measured, ...]
+    crossover: Measured | None = None
 
     @model_validator(mode="after")
     def _each_density_has_a_time(self) -> BlockTimes:
         if len(self.densities) != len(self.us) or list(self.densities) != sorted(set(self.densities)):
             raise ValueError(f"expected ascending densities and as many us, but got {self.densities} and {self.us}")
+        if self.crossover is not None and self.crossover > self.densities[-1]:
+            raise ValueError(f"expected a crossover of at most {self.densities[-1]:g}, but got {self.crossover:g}")
         return self
 
 
@@ -165,6 +185,11 @@ class MeasuredShape(LayerShape):
     dense_us: Measured
     memory_bound: bool
     blocks: tuple[BlockTimes, ...] = ()
+
+    @model_validator(mode="after")
+    def _each_width_is_there_once(self) -> MeasuredShape:
+        _require_distinct("widths", [times.width for times in self.blocks])
+        return self
 
     def crossover(self, width: int) -> float | None:
         """Density up to which blocks of `width` are faster than the dense layer; None: at none, or not measured."""
@@ -204,6 +229,7 @@ class Target(_Strict):
 
     @model_validator(mode="after")
     def _class_has_what_it_needs(self) -> Target:
+        _require_distinct("names of shapes", [shape.name for shape in self.shapes])
         if self.parallelism == "moderate" and self.rates is None:
             raise ValueError('expected rates for the parallelism "moderate", but got none')
         if self.parallelism != "high" and not self.sparse.widths:
@@ -226,6 +252,11 @@ class Target(_Strict):
         return "sparse" if is_memory_bound(moved, latency_us, rates.stream_gbps) else "nodes"
 
 
+def _require_distinct(what: str, values: Sequence[Any]) -> None:
+    if len(set(values)) < len(values):
+        raise ValueError(f"expected {what} that differ, but got {list(values)}")
+
+
 def read_target(name_or_path: str) -> Target:
     """Reads a preset by name, or a target file.
 
@@ -233,7 +264,7 @@ def read_target(name_or_path: str) -> Target:
         UsageError: there is no such target, it is of another version, or it is malformed.
     """
     told: dict[str, Any] = read_toml(name_or_path, PRESETS, "target")
-    if told.get("version") != VERSION:
+    if told.get("version") != VERSION or isinstance(told["version"], bool):
         raise UsageError(
             f"expected a target of version {VERSION}, but {name_or_path!r} has {told.get('version', 'no version')!r}"
         )
@@ -243,15 +274,16 @@ def read_target(name_or_path: str) -> Target:
         raise UsageError(f"expected a valid target, but in {name_or_path!r} {first_problem(error)}") from error
 
 
-def require_here(target: Target, machine: Machine) -> None:
+def require_here(target: Target, machine: Machine, provider: ProviderRequest) -> None:
     """Refuses a target where it is to go with measurements of this machine, and is of another.
 
     Args:
         target: the target.
         machine: this machine.
+        provider: what the measurements run on.
 
     Raises:
-        UsageError: its processor is another one, or it is a class of processors.
+        UsageError: its processor or what ran there is another one, or it is a class of processors.
     """
     here = f"expected a target of this machine, {machine.cpu} ({machine.architecture}), but {target.name!r}"
     there = target.processor
@@ -261,3 +293,13 @@ def require_here(target: Target, machine: Machine) -> None:
         raise UsageError(f"{here} was measured on {there.cpu} ({there.architecture})")
     if differing := machine.isa.symmetric_difference(there.isa):
         raise UsageError(f"{here} was measured on one with other instruction sets: {', '.join(sorted(differing)[:4])}")
+    ran = target.provider
+    if ran is not None and (ran.names, ran.threads) != (tuple(provider.names), provider.threads):
+        raise UsageError(
+            f"expected a target of {_told(provider.names, provider.threads)}, but {target.name!r} was measured with "
+            f"{_told(ran.names, ran.threads)}"
+        )
+
+
+def _told(names: Sequence[str], threads: int) -> str:
+    return f"{', '.join(names)} and {threads} thread(s)"

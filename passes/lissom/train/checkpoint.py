@@ -38,11 +38,17 @@ class Position:
         step: steps of the optimizer that were taken.
         best: least held-out distortion so far.
         best_epoch: the epoch after which it was measured; 0 is the start.
+        total: steps of the whole run, as it was planned when it began.
+        seconds: what it took up to here.
+        cuts: how often the learning rate was cut because it was too high.
     """
 
     step: int
     best: float
     best_epoch: int
+    total: int
+    seconds: float
+    cuts: int = 0
 
 
 def save(

@@ -3,6 +3,7 @@
     classifier      T² · mean over n of Σ_c p log(p / q), p and q the probabilities softmax(scores / T) of the original
                     and of the trained network in their first output
     anything else   Σ (ŷ − y)² / Σ y² over all floating-point outputs
+    blocks          mean over the outputs b of blocks of Σ (ŷ_b − y_b)² / Σ y_b²
     labels          mean over n of −log q_l, l the class that the label says, at T = 1
 
 With T = 1 the first two are the distortion that `price/outputs.py` measures, taken over a batch. A classifier whose
@@ -12,7 +13,7 @@ Knowledge in a Neural Network (2015), section 2.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -20,6 +21,14 @@ from lissom.train.node import Tensor
 
 LEAST = 1e-12
 """Probabilities and energies below this are taken for it."""
+
+PROBABILITY_SUM = 1e-3
+"""Scores that are not negative and whose sum is 1 within this are probabilities."""
+
+
+def are_probabilities(outputs: Tensor) -> bool:
+    """Whether outputs[n, classes] are probabilities and no scores."""
+    return bool((outputs >= 0).all() and ((outputs.sum(dim=1) - 1).abs() < PROBABILITY_SUM).all())
 
 
 def divergence(original: Tensor, trained: Tensor, temperature: float, probabilities: bool) -> Tensor:
@@ -45,13 +54,25 @@ def relative_error(original: Mapping[str, Tensor], trained: Mapping[str, Tensor]
     return missed / torch.as_tensor(scale).clamp(min=LEAST)
 
 
-def task_loss(trained: Tensor, labels: Tensor, probabilities: bool) -> Tensor:
+def block_error(original: Mapping[str, Tensor], trained: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
+    """The loss of the outputs of blocks: each counts the same, whatever its size and scale.
+
+    Args:
+        original: tensors of the original by name.
+        trained: those of the network that learns.
+        names: which are compared.
+    """
+    return torch.stack([relative_error({name: original[name]}, trained) for name in names]).mean()
+
+
+def task_loss(trained: Tensor, labels: Tensor, probabilities: bool, smoothing: float = 0.0) -> Tensor:
     """The cross-entropy of labels.
 
     Args:
         trained: outputs[n, classes] of the network that learns.
         labels: classes[n].
         probabilities: the outputs are probabilities and no scores.
+        smoothing: what of a label's probability is spread evenly over all classes.
     """
     scores = trained.clamp(min=LEAST).log() if probabilities else trained
-    return torch.nn.functional.cross_entropy(scores, labels)
+    return torch.nn.functional.cross_entropy(scores, labels, label_smoothing=smoothing)

@@ -47,7 +47,9 @@ class Samples:
         return feeds, None if self.labels is None else self.labels[chosen]
 
 
-def read_samples(data: Dataset, specs: Sequence[InputSpec], batch: int, labelled: bool) -> Samples:
+def read_samples(
+    data: Dataset, specs: Sequence[InputSpec], batch: int, labelled: bool, held_out: int = HELD_OUT
+) -> Samples:
     """All samples of `data`.
 
     Args:
@@ -55,23 +57,34 @@ def read_samples(data: Dataset, specs: Sequence[InputSpec], batch: int, labelled
         specs: the inputs of the network. Where they fix the batch, held and fitted samples are multiples of it.
         batch: samples that are run at once where the network leaves it free.
         labelled: whether labels are read.
+        held_out: one sample of so many is held out.
 
     Raises:
         UsageError: there are too few samples, or no labels, or labels that are no whole numbers, one a sample.
     """
     fixed = specs[0].shape[0] if specs and specs[0].shape else None
     unit = fixed or 1
-    if data.size < HELD_OUT * unit:
+    if data.size < held_out * unit:
         raise UsageError(
-            f"expected at least {HELD_OUT * unit} samples, so that {unit} can be held out, but {data.name!r} has "
+            f"expected at least {held_out * unit} samples, so that {unit} can be held out, but {data.name!r} has "
             f"{data.size}"
         )
     parts = list(data.batches(fixed or batch))
     arrays = {spec.name: np.concatenate([feeds[spec.name] for feeds, _ in parts]) for spec in specs}
     positions = np.arange(data.size)
-    held, fitted = positions[::HELD_OUT], positions[positions % HELD_OUT != 0]
+    held, fitted = positions[::held_out], positions[positions % held_out != 0]
     held, fitted = (part[: len(part) // unit * unit] for part in (held, fitted))
     return Samples(arrays, _labels(parts, data) if labelled else None, held, fitted, fixed or batch)
+
+
+def require_classes(labels: Array, classes: int) -> None:
+    """Refuses labels that are no classes of a network.
+
+    Raises:
+        UsageError: one is below 0 or above the last class.
+    """
+    if labels.min() < 0 or labels.max() >= classes:
+        raise UsageError(f"expected labels from 0 to {classes - 1}, but got {labels.min()} to {labels.max()}")
 
 
 def _labels(parts: Sequence[tuple[Feeds, Array | None]], data: Dataset) -> Array:

@@ -91,6 +91,7 @@ class TorchGraph(torch.nn.Module):
         moving = [node for node in nodes if node.op == "BatchNormalization" and statistics == "updated"]
         self._updates: dict[str, Function] = {node.outputs[0]: update_batch_norm(node) for node in moving}
         self._moved = [name for node in moving for name in node.inputs[3:5] if name in constants]
+        self._behind: dict[str, list[Callable[[Tensor], Tensor]]] = {}
         for name, mask in (masks or {}).items():
             self._add_mask(name, mask)
 
@@ -117,6 +118,9 @@ class TorchGraph(torch.nn.Module):
             if self.training:
                 function = self._updates.get(node.outputs[0], function)
             known |= zip(node.outputs, _run(node, function, known), strict=False)
+            for name in node.outputs:
+                for change in self._behind.get(name, ()):
+                    known[name] = change(known[name])
             for name in dead:
                 if name not in wanted:
                     del known[name]
@@ -128,6 +132,20 @@ class TorchGraph(torch.nn.Module):
     def trained(self) -> dict[str, Tensor]:
         """The parameters by the names of their constants."""
         return {name: getattr(self, self._slots[name]) for name in self._trained}
+
+    def moved(self) -> dict[str, Tensor]:
+        """The statistics that runs in training mode move, by the names of their constants."""
+        return {name: getattr(self, self._slots[name]) for name in self._moved}
+
+    def put_behind(self, name: str, change: Callable[[Tensor], Tensor]) -> None:
+        """Changes a tensor of the graph where it is computed; all that reads it reads what `change` makes of it.
+
+        Raises:
+            UsageError: no node gives a tensor of that name.
+        """
+        if not any(name in node.outputs for node, _ in self._steps if name):
+            raise UsageError(f"expected the name of a tensor that a node gives, but got {name!r}")
+        self._behind.setdefault(name, []).append(change)
 
     def values(self) -> dict[str, Array]:
         """What training may have changed, as it is written back: masked, in the element types of the file."""

@@ -43,7 +43,7 @@ inline void fetch(const lissom_f32_columns& w, int64_t column) {
 
 template <int BLOCK>
 inline void columns(const lissom_f32_columns& w, const float* x, const int32_t* index, int64_t count, float* sums) {
-  constexpr int64_t kAhead = 2;
+  constexpr int64_t kAhead = 8;
   for (int64_t k = 0; k < count; ++k) {
     if (k + kAhead < count) fetch<BLOCK>(w, index[k + kAhead]);
     const int64_t end = w.column_ptr[index[k] + 1];

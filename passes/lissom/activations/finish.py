@@ -1,0 +1,97 @@
+"""The finished network of a plan with masks, what it must compute, and what is left of it.
+
+Masks go into the network behind surgery, before its layers are packed, so that an operator takes in the threshold
+behind it. The same masks go into the original graph with the plan's weights: the two must compute the same, and in the
+second one everything is counted, because its layers are still layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from lissom.activations.accounting import Account, account
+from lissom.activations.insert import Mask, insert
+from lissom.activations.sites import find_sites
+from lissom.activations.survey import Found
+from lissom.activations.worth import Compare, slow_groups
+from lissom.canonical import Canonical, canonical_of
+from lissom.data import Feeds
+from lissom.graph.model import Model
+from lissom.options import Refusal
+
+COUNTED_SAMPLES = 128
+"""Calibration samples that multiplications are counted on, in whole batches, at least one."""
+
+Finish = Callable[[Model], Sequence[Refusal]]
+"""What is done to a network in place behind surgery; gives what was declined."""
+
+
+@dataclass(frozen=True)
+class Masked:
+    """A network with masks.
+
+    Attributes:
+        edited: finished.
+        expected: what it must compute, in layers.
+        masks: the masks, by tensor.
+        slow: the groups whose masks were left out because they do not make the network faster.
+        account: what is left of the layers.
+        refusals: what was declined.
+    """
+
+    edited: Model
+    expected: Model
+    masks: Mapping[str, Mask]
+    slow: frozenset[str]
+    account: Account
+    refusals: Sequence[Refusal]
+
+
+def put_masks(
+    canonical: Canonical,
+    found: Found,
+    masks: Mapping[str, Mask],
+    edited: Model,
+    expected: Model,
+    finish: Finish,
+    batches: Sequence[Feeds],
+    compare: Compare | None = None,
+) -> Masked:
+    """Puts masks into a network and finishes it.
+
+    Args:
+        canonical: the model before all surgery.
+        found: its activations.
+        masks: what is masked, by tensor.
+        edited: the network after surgery; it is not changed.
+        expected: what it must compute; it is not changed.
+        finish: does what comes after.
+        batches: calibration samples, batch by batch.
+        compare: times two networks, where masks that are not faster are to be left out.
+    """
+
+    def finished(chosen: Mapping[str, Mask]) -> tuple[Model, list[Refusal]]:
+        copy = edited.copy()
+        refusals = insert(copy, found.sites.sites, chosen, found.shapes)
+        return copy, [*refusals, *finish(copy)]
+
+    slow = {} if compare is None else slow_groups(found, masks, lambda chosen: finished(chosen)[0], compare)
+    left_out = {member.tensor for site in slow for member in found.groups[site]}
+    kept = {name: mask for name, mask in masks.items() if name not in left_out}
+    done, refusals = finished(kept)
+    copy = expected.copy()
+    declined = {refusal.site for refusal in insert(copy, found.sites.sites, kept, found.shapes)}
+    inserted = {name: mask for name, mask in kept.items() if name not in declined}
+    told = [refusal for refusals_of in slow.values() for refusal in refusals_of]
+    left = _account(canonical, copy, batches)
+    return Masked(done, copy, inserted, frozenset(slow), left, [*told, *refusals])
+
+
+def _account(canonical: Canonical, model: Model, batches: Sequence[Feeds]) -> Account:
+    """What is left of the layers of a changed copy of the canonical model."""
+    now = canonical_of(model, canonical)
+    size = len(next(iter(batches[0].values())))
+    seen = islice(batches, max(COUNTED_SAMPLES // size, 1))
+    return account(now.model, now.layers, find_sites(now.model, now.layers), seen)
