@@ -37,6 +37,7 @@ import torch
 from lissom.data import Dataset, Feeds
 from lissom.progress import Item
 from lissom.recipe import read_recipe
+from lissom.recipe_tables import Cp
 from lissom.train.cascade import decompose
 from lissom.train.layering import layered
 from lissom.train.normalising import with_norms
@@ -260,11 +261,11 @@ class Subject:
     folder: Path | None
 
     def change(self, keep: float, recipe: str) -> Change:
-        """The decomposition to one budget; recipes that measure do so on the first samples."""
+        """The decomposition to one budget, pairs alone; recipes that measure do so on the first samples."""
         folder = Path(tempfile.mkdtemp()) if self.folder is None else self.folder
         np.savez(folder / "calibration.npz", **self.data.read(0, CALIBRATION)[0])
         batches = [self.data.read(start, start + 64)[0] for start in range(0, CALIBRATION, 64)]
-        return decompose(keep, read_recipe(recipe), folder / "calibration.npz", batches)
+        return decompose(keep, read_recipe(recipe).model_copy(update={"cp": Cp()}), folder / "calibration.npz", batches)
 
     def checkpoint(self, name: str) -> Path | None:
         """The checkpoint of one training."""

@@ -78,7 +78,7 @@ class Recipe(Table):
         return next(iter(self._metrics.values()))
 
     @property
-    def _kinds(self) -> dict[str, LowRank | Tucker | Cp | Tiles | Monochromatic | Sparse | Nodes]:
+    def kinds(self) -> dict[str, LowRank | Tucker | Cp | Tiles | Monochromatic | Sparse | Nodes]:
         """The tables of kinds, by name."""
         return {
             "low_rank": self.low_rank,
@@ -93,7 +93,7 @@ class Recipe(Table):
     @property
     def _metrics(self) -> dict[str, Metric]:
         """What the errors of each kind that is offered measure, by the name of its table."""
-        return {name: kind.metric for name, kind in self._kinds.items() if kind.enabled}
+        return {name: kind.metric for name, kind in self.kinds.items() if kind.enabled}
 
     @property
     def needs_moments(self) -> bool:
@@ -129,7 +129,7 @@ class Recipe(Table):
     @model_validator(mode="after")
     def _kinds_share_a_metric(self) -> Recipe:
         if not self._metrics:
-            raise ValueError(f"expected one of {', '.join(self._kinds)} to be enabled, but none is")
+            raise ValueError(f"expected one of {', '.join(self.kinds)} to be enabled, but none is")
         if len(set(self._metrics.values())) > 1:
             found = " and ".join(f'{name} "{metric}"' for name, metric in self._metrics.items())
             raise ValueError(f"expected one metric for all kinds, but found {found}")

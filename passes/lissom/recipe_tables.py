@@ -233,10 +233,10 @@ class Refit(Table):
     Attributes:
         enabled: whether that is done (it needs calibration data).
         rounds: how often a layer before a ReLU or Clip is fitted again to what can be seen behind it.
-        ridge: how much a weight is held to the original one, in units of the mean variance of its inputs; "held-out"
-            chooses, per layer, what is best on held-out samples.
+        ridge: how much a weight is held to the original one, in units of the mean variance of its inputs, at least
+            1e-5; "held-out" chooses, per layer, what is best on held-out samples.
     """
 
     enabled: bool = False
     rounds: Annotated[int, Field(ge=0)] = 3
-    ridge: Annotated[float, Field(gt=0)] | Literal["held-out"] = 0.01
+    ridge: Annotated[float, Field(ge=1e-5)] | Literal["held-out"] = 0.01

@@ -137,7 +137,7 @@ def recover(
             f"{found.epochs} epochs it is not lower"
         )
     model, remarks = found.proto, [*loaded.remarks, *found.remarks]
-    if lower:
+    if lower and not missed:
         model, said = _lowered(model, request, feeds)
         remarks += said
     if validation is None:

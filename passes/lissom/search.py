@@ -134,14 +134,13 @@ class Search:
         Raises:
             GoalMissed: no plan is that small.
         """
-        slack = PUBLISHED_SLACK if self.study.recipe.allocate.objective == "alds" else 1.0
         allowed = [math.inf if self.main.share is None else self.main.share, *self._others]
         aims, nearest, least = [share, *self._others], None, (math.inf, "")
         plan = self._plan(aims)
         for _ in range(1 + REPLANS):
             found = self.build(plan)
             kept = [0.0 if budget.share is None else budget.realised(found) for budget in self.budgets]
-            over = [have - most * slack for have, most in zip(kept, allowed, strict=True)]
+            over = [have - most * self._slack for have, most in zip(kept, allowed, strict=True)]
             worst = max(range(len(over)), key=over.__getitem__)
             if over[worst] <= 0:
                 return Found(found)
@@ -159,6 +158,19 @@ class Search:
                 break
         assert nearest is not None
         return Found(nearest, least[1])
+
+    def broken(self, candidate: Candidate) -> str:
+        """The bound on what a model holds (latency aside) that a finished candidate breaks, or ""."""
+        for budget in self.budgets:
+            if budget.share is not None and budget.resource != "latency_us":
+                kept = budget.realised(candidate)
+                if kept > budget.share * self._slack:
+                    return self._missed(budget, budget.share, kept)
+        return ""
+
+    @property
+    def _slack(self) -> float:
+        return PUBLISHED_SLACK if self.study.recipe.allocate.objective == "alds" else 1.0
 
     @property
     def _others(self) -> list[float]:

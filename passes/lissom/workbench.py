@@ -128,7 +128,7 @@ class Workbench:
         """
         search = self._search(bounds)
         found = self._find(search, bounds)
-        final = self._train(search.study, found, bounds)
+        final = self._train(search, found, bounds)
         candidate, missed = final.candidate, final.missed
         paired = self._latency(candidate)
         if not missed and search.main.share is None and search.main.resource == "latency_us":
@@ -186,19 +186,19 @@ class Workbench:
         assert search.main.share is not None
         return search.candidate(search.main.share)
 
-    def _train(self, priced: Study, found: Found, bounds: Bounds) -> _Final:
-        """The candidate that was found, trained if that is asked for, helps, and does not cost the goal."""
+    def _train(self, search: Search, found: Found, bounds: Bounds) -> _Final:
+        """The candidate that was found, trained if that is asked for, helps, and costs neither the goal nor a bound."""
         if not self._recipe.train.enabled:
             return _Final(found.candidate, found.missed)
-        final, goal = self._learn(priced, found.candidate), bounds.max_drop
+        final, goal = self._learn(search.study, found.candidate), bounds.max_drop
+        if final.trained and not found.bound and (broken := search.broken(final.candidate)):
+            final = _taken_back(final, found.candidate, broken)
         if goal is None:
             return replace(final, missed=found.bound)
         loss = self._drop(final.candidate, bounds, final.trained)
         before = self._drop(found.candidate, bounds)
         if final.training is not None and loss > goal >= before:
-            said = f"training was taken back: with it the model loses {loss:.4g}"
-            kept = final.training.model_copy(update={"kept": False})
-            final, loss = _Final(found.candidate, "", kept, (*final.remarks, said)), before
+            final, loss = _taken_back(final, found.candidate, f"with it the model loses {loss:.4g}"), before
         reason = f"expected to lose at most {goal:g}, but the candidate loses {loss:.4g} after its training"
         return replace(final, missed=reason if loss > goal else found.bound)
 
@@ -274,6 +274,13 @@ class Workbench:
         scorer = self._scorer
         key = _key(candidate.plan), trained
         return _once(self._scored, key, lambda: accuracy_entries(scorer, content.SerializeToString()))
+
+
+def _taken_back(final: _Final, candidate: Candidate, reason: str) -> _Final:
+    """The candidate as it was before a training, and why."""
+    assert final.training is not None
+    kept = final.training.model_copy(update={"kept": False})
+    return _Final(candidate, "", kept, (*final.remarks, f"training was taken back: {reason}"))
 
 
 def _key(plan: Plan) -> Hashable:

@@ -64,6 +64,17 @@ def test_weights_and_activations_are_pruned_within_the_budget(made: tuple[Path, 
     assert report.accuracy[0].drop < 0.1
 
 
+def test_layers_that_are_not_offered_count_with_what_they_read(network: str, data: str) -> None:
+    layers = [layer.name for layer in case(PLAIN).layers]
+    answers = lissom.compress(
+        network, recipe="integral", bounds={"keep_macs": 0.9}, calibration=data, exclude=f"^({layers[1]})$"
+    )
+    report = answers.report
+    assert report.predicted is not None
+    assert report.after is not None
+    assert report.after.macs == pytest.approx(report.predicted.macs, rel=0.02)
+
+
 def test_what_is_left_is_told_layer_by_layer_and_adds_up(made: tuple[Path, Report]) -> None:
     _, report = made
     assert report.activations is not None

@@ -91,6 +91,21 @@ def test_nan_passes_where_it_is_asked_for_and_else_becomes_zero() -> None:
         assert not run(MODELS[form], {"x": x})[0].any()
 
 
+@pytest.mark.parametrize(
+    "mask", [Static(theta(0.5)), Static(CHANNELS[:2]), Dynamic(0.5, 1.0)], ids=["static", "channel", "dynamic"]
+)
+def test_both_tensors_that_one_node_gives_can_be_masked(mask: Mask) -> None:
+    text = """net (float[N, 4, 5] x) => (float[N, 2, 5] y, float[N, 2, 5] z)
+        { a, b = Split <axis = 1> (x, sizes) y = Identity(a) z = Identity(b) }"""
+    made = model(text, sizes=np.array([2, 2]))
+    name_nodes(made)
+    sites = [ActivationSite(name, "Split", 1, ()) for name in "ab"]
+    assert insert(made, sites, dict.fromkeys("ab", mask), dict.fromkeys("ab", (1, 2, 5))) == []
+    require_legal(made, "insert")
+    onnx.checker.check_model(made.to_proto(), full_check=True)
+    assert len({node.name for node in made.graph.nodes}) == len(made.graph.nodes)
+
+
 def test_thresholds_of_the_last_axis_are_those_of_its_channels() -> None:
     made = one("Identity", Static(CHANNELS), (2, 4, 3), axis=-1)
     x = floats(3, 2, 4, 3)

@@ -73,3 +73,12 @@ def test_sites_of_one_extent_are_one_stage_of_a_residual_network_only() -> None:
     plain = case(PLAIN)
     assert is_residual(known.model) and not is_residual(plain.model)
     assert [len(group) for group in by_stage(plain.model, plain.sites.sites, plain.shapes)] == [1, 1]
+
+
+def test_an_input_that_the_graph_prepares_is_declined() -> None:
+    text = PLAIN.replace("{", "{ x0 = Mul(x, x)", 1).replace("Conv (x,", "Conv (x0,", 1).replace("(x, w1", "(x0, w1", 1)
+    found = case(text).sites
+    assert ("x0", "no layer gives it: it is an input of the network, prepared") in [
+        (refusal.site, refusal.reason) for refusal in found.refusals
+    ]
+    assert "x0" not in {site.tensor for site in found.sites}

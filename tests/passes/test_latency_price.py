@@ -132,6 +132,24 @@ def test_what_noise_may_explain_is_not_offered_and_not_cached(
     assert not list(tmp_path.rglob("*.json"))
 
 
+def test_a_candidate_too_fast_to_tell_from_nothing_counts_as_slow_as_noise_allows(
+    tmp_path: Path, layer: Layer, menu: Menu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(price, "open_session", lambda content, _: len(content))
+    noise = np.random.default_rng(0)
+
+    def compare(runs: Sequence[object], **_: object) -> list[Samples]:
+        slow = [0, 200, *(0 for _ in runs[2:])]
+        return [Samples(100 + extra + noise.random(40), 1, 1.0) for extra in slow]
+
+    monkeypatch.setattr(price, "compare_many", compare)
+    priced = table(tmp_path).price(layer, menu)
+    assert priced.ladders
+    dense_us = priced.dense.cost.get("latency_us")
+    assert all(0 < us < 0.02 * dense_us for lad in priced.ladders for us in lad.cost("latency_us"))
+    assert len(list(tmp_path.rglob("*.json"))) == 1  # the dense layer's
+
+
 @pytest.mark.parametrize("content", ["", "no JSON", "[]", '{"value": "fast"}', '{"value": -1}'])
 def test_a_broken_cache_file_is_as_good_as_none(tmp_path: Path, content: str) -> None:
     cache = Cache(tmp_path)

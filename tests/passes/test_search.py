@@ -141,3 +141,11 @@ def test_a_goal_alone_asks_nothing_of_what_finished_models_keep(monkeypatch: pyt
     bench = Bench(monkeypatch, never)
     assert bench.search.smallest_within(0.01, lambda c: 0.0 if float(c) >= 0.5 else 1.0, silent).missed == ""
     assert len(bench.built) == GOAL_STEPS
+
+
+def test_a_bound_that_a_model_breaks_is_named_and_one_that_holds_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    search = Bench(monkeypatch, lambda share: share, share=0.5).search
+    within: Any = Share(0.5)
+    beyond: Any = Share(0.6)
+    assert search.broken(within) == ""
+    assert search.broken(beyond).startswith("expected to keep at most 0.5 of the params")

@@ -180,5 +180,7 @@ def test_what_cannot_be_masked_is_refused() -> None:
         selected(plain(), stages=[])
     with pytest.raises(UsageError, match="sgd as the optimizer of masks, but got adamw"):
         Stage(0.1, Tuning(Schedule(1, 0.1), optimizer="adamw"))
+    with pytest.raises(UsageError, match="keep the last values of a stage"):
+        Stage(0.1, Tuning(Schedule(1, 0.1), keeps="best"))
     with pytest.raises(UsageError, match="strength of 0 or more"):
         Stage(-0.1, TUNING)

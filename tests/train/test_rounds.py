@@ -191,6 +191,14 @@ def test_what_cannot_be_done_is_refused(tmp_path: Path) -> None:
             "the name of a layer to project, but got 'nowhere'",
         ),
         (lambda: Projection(layered(plain(), ONE), {}, 0), "1 step or more between projections, but got 0"),
+        (
+            lambda: Projection(layered(plain(), ONE), {layered(plain(), ONE).layers[0].name: {"rank": 2}}),
+            "expected a pair for .* but got {'rank': 2}",
+        ),
+        (
+            lambda: decompose(0.5, read_recipe("cp"), tmp_path / "x.npz"),
+            "expected a recipe of pairs alone, which become layers again, but it has cp",
+        ),
         (lambda: rounds(plain(), [], folder=tmp_path / "nowhere"), "a folder for checkpoints"),
     ):
         with pytest.raises(UsageError, match=message):

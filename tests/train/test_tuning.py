@@ -170,6 +170,9 @@ def test_a_network_that_is_no_classifier_is_refused() -> None:
         ({"batch": 0}, "batch to be 1 or more, but got 0"),
         ({"held": 1}, "held to be 2 or more, but got 1"),
         ({"minutes": 0}, "minutes to be above 0, but got 0"),
+        ({"optimizer": "adam"}, "optimizer to be one of sgd, adamw, adadelta, but got 'adam'"),
+        ({"statistics": "update"}, "statistics to be one of frozen, updated, but got 'update'"),
+        ({"keeps": "first"}, "keeps to be one of last, best, but got 'first'"),
         ({"momentum": 1.0}, "momentum to be 0 or more and below 1, but got 1.0"),
     ],
 )
@@ -186,3 +189,17 @@ def test_a_dropout_rate_out_of_range_is_refused() -> None:
 def test_what_no_node_gives_cannot_be_changed() -> None:
     with pytest.raises(UsageError, match="a node gives, but got 'x'"):
         TorchGraph(plain()).put_behind("x", lambda tensor: tensor)
+
+
+def test_a_checkpoint_in_no_folder_is_refused_before_a_step(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="expected a folder for the checkpoint"):
+        tuned(checkpoint=tmp_path / "nowhere" / "run.safetensors")
+
+
+def test_normalisations_that_share_statistics_which_would_move_are_refused() -> None:
+    text = """net (float[N, 4, 3, 3] x) => (float[N, 4, 3, 3] y)
+        { a = BatchNormalization(x, s, t, m, v) y = BatchNormalization(a, s, t, m, v) }"""
+    ones, zeros = np.ones(4, np.float32), np.zeros(4, np.float32)
+    proto = parse(text, s=ones, t=zeros, m=zeros, v=ones)
+    with pytest.raises(UsageError, match="statistics of their own, but they share 'm'"):
+        TorchGraph(proto, statistics="updated")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 from lissom.activations.accounting import Account, account
 from lissom.activations.insert import Mask, insert
@@ -22,7 +21,7 @@ from lissom.graph.model import Model
 from lissom.options import Refusal
 
 COUNTED_SAMPLES = 128
-"""Calibration samples that multiplications are counted on, in whole batches, at least one."""
+"""Calibration samples that multiplications are counted on, in whole batches, at least one, evenly spaced."""
 
 Finish = Callable[[Model], Sequence[Refusal]]
 """What is done to a network in place behind surgery; gives what was declined."""
@@ -92,6 +91,11 @@ def put_masks(
 def _account(canonical: Canonical, model: Model, batches: Sequence[Feeds]) -> Account:
     """What is left of the layers of a changed copy of the canonical model."""
     now = canonical_of(model, canonical)
+    return account(now.model, now.layers, find_sites(now.model, now.layers), counted(batches))
+
+
+def counted(batches: Sequence[Feeds]) -> list[Feeds]:
+    """The batches that multiplications are counted on: evenly spaced over those that are given."""
     size = len(next(iter(batches[0].values())))
-    seen = islice(batches, max(COUNTED_SAMPLES // size, 1))
-    return account(now.model, now.layers, find_sites(now.model, now.layers), seen)
+    most = min(max(COUNTED_SAMPLES // size, 1), len(batches))
+    return [batches[number * len(batches) // most] for number in range(most)]

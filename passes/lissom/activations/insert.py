@@ -139,7 +139,7 @@ def _insert_static(model: Model, tensor: Tensor, mask: Static, axis: int, rank: 
         return
     below = float(np.nextafter(theta[0], np.float32(0)))
     if is_standard(producer, "Relu"):
-        node = make_node("ThresholdedRelu", f"{producer.name}/lissom_mask_0", producer.inputs, [], {"alpha": below})
+        node = make_node("ThresholdedRelu", f"{tensor.name}/lissom_mask_0", producer.inputs, [], {"alpha": below})
         position = _position(model, producer)
         producer.inputs.clear()
         producer.outputs.clear()
@@ -147,12 +147,12 @@ def _insert_static(model: Model, tensor: Tensor, mask: Static, axis: int, rank: 
         model.graph.nodes[position] = node
         _note(model, [node], producer.name, {"threshold": float(theta[0])})
         return
-    node = make_node("Shrink", f"{producer.name}/lissom_mask_0", [tensor], [], {"lambd": below, "bias": 0.0})
+    node = make_node("Shrink", f"{tensor.name}/lissom_mask_0", [tensor], [], {"lambd": below, "bias": 0.0})
     _put_behind(model, tensor, [node], {"threshold": float(theta[0])})
 
 
 def _insert_where(model: Model, tensor: Tensor, theta: Float32Array, axis: int, rank: int) -> None:
-    name = tensor.inputs[0].name
+    name = tensor.name
     magnitude, loses = variable(f"{name}/lissom_magnitude"), variable(f"{name}/lissom_loses")
     magnitude.dtype, loses.dtype = np.float32, np.bool_
     shaped = theta.reshape(-1, *(1,) * (rank - 2)) if axis == 1 else theta
@@ -167,7 +167,7 @@ def _insert_where(model: Model, tensor: Tensor, theta: Float32Array, axis: int, 
 
 
 def _insert_dynamic(model: Model, tensor: Tensor, mask: Dynamic) -> None:
-    name = f"{tensor.inputs[0].name}/lissom_mask_0"
+    name = f"{tensor.name}/lissom_mask_0"
     values = {"rate": np.array(mask.rate, np.float64), "stride": np.array([sample_stride(mask.alpha)], np.int64)}
     inputs = [tensor, *(constant(f"{name}_{formal}", values[formal]) for formal in WINNER_MASK.inputs[1:])]
     model.add_function(mask_function(model.opset))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 from lissom_runtime.errors import UsageError
 
 from lissom.activations.accounting import Account, account
-from lissom.activations.finish import COUNTED_SAMPLES
+from lissom.activations.finish import counted
 from lissom.activations.judge import Judge, Metric, Sample
 from lissom.activations.price import mask_maker
 from lissom.activations.sensitivity import Curve, check_sensitivity
@@ -65,5 +64,5 @@ def look(
     mask_at = mask_maker(asked, observe_magnitudes(model, found.sites.sites, batches, asked.per_channel))
     groups = progress(list(found.groups.values()), "sweeping winner rates")
     curves = check_sensitivity(model, groups, found.shapes, mask_at, judge, asked.rates, asked.most_drop)
-    seen = islice(batches, max(COUNTED_SAMPLES // len(next(iter(batches[0].values()))), 1))
-    return Looked(judge.metric, curves, account(model, canonical.layers, found.sites, seen), found.refusals)
+    left = account(model, canonical.layers, found.sites, counted(batches))
+    return Looked(judge.metric, curves, left, found.refusals)

@@ -24,6 +24,7 @@ from lissom.activations.worth import Compare
 from lissom.canonical import Canonical
 from lissom.data import Feeds
 from lissom.graph.model import Model
+from lissom.kinds import menu
 from lissom.options import Menu, Option, Plan
 from lissom.recipe_tables import Winners
 
@@ -58,8 +59,17 @@ class Activations:
 
     @classmethod
     def of(cls, canonical: Canonical, asked: Winners, found: Found, menus: Sequence[Menu]) -> Activations:
-        """Those that were found, beside the menus of the layers; nothing is measured."""
-        return cls(canonical, asked, found, unmeasured(found, menus))
+        """Those that were found, beside the menus of the layers; nothing is measured.
+
+        Layers without a menu stay as they are, but what they read may be masked: they have one option.
+        """
+        offered = {offer.site: offer for offer in menus}
+        metric = next((offer.dense.metric for offer in menus), "")
+        of_all = [
+            offered.get(layer.name) or menu(layer.name, layer.weight, layer.geometry, metric, (), layer.readers)
+            for layer in canonical.layers
+        ]
+        return cls(canonical, asked, found, unmeasured(found, of_all))
 
     def priced(self, menus: Sequence[Menu]) -> Activations:
         """The same with other menus of the same sites."""

@@ -6,7 +6,8 @@ All that reads it reads the pruned tensor, a residual sum too: the mask is on th
 Declined, with a `Refusal`, is a site
 
 1. that is an input of the network, or a constant: the first layer reads all of its input;
-2. that is an output of the network too.
+2. that no layer gives: an input of the network that the graph itself normalises;
+3. that is an output of the network too.
 
 What no layer reads, such as what the output layer gives, is no site. In a residual network the sites of one stage are
 taken together (`by_stage`), because what a stage adds up passes through all its blocks.
@@ -80,6 +81,7 @@ def find_sites(model: Model, layers: Sequence[Layer]) -> Sites:
         readers[roots[layer.name].name].append(layer)
     inputs, outputs = ({tensor.name for tensor in tensors} for tensors in (model.graph.inputs, model.graph.outputs))
     given = _given(roots, layers)
+    computed = _behind(layers)
     of_products = {given.get(layer.name) for layer in layers if layer.op == "MatMul"}
     sites, refusals = [], []
     for name, found in readers.items():
@@ -90,6 +92,8 @@ def find_sites(model: Model, layers: Sequence[Layer]) -> Sites:
             reason = "a constant is not pruned"
         elif name in outputs:
             reason = "it is an output of the network"
+        elif id(root) not in computed:
+            reason = "no layer gives it: it is an input of the network, prepared"
         else:
             last = name in of_products or any(layer.op == "MatMul" and layer.source is root for layer in found)
             names = tuple(layer.name for layer in found)
@@ -131,6 +135,17 @@ def _root(tensor: Tensor) -> Tensor:
     while tensor.inputs and any(is_standard(tensor.inputs[0], op) for op in FOLLOWED):
         tensor = tensor.inputs[0].inputs[0]
     return tensor
+
+
+def _behind(layers: Sequence[Layer]) -> set[int]:
+    """Identities of the tensors that depend on what a layer gives."""
+    waiting, seen = [tensor for layer in layers for tensor in layer.node.outputs], set[int]()
+    while waiting:
+        tensor = waiting.pop()
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            waiting.extend(given for reader in tensor.outputs for given in reader.outputs)
+    return seen
 
 
 def _given(roots: Mapping[str, Tensor], layers: Sequence[Layer]) -> dict[str, str]:

@@ -42,10 +42,10 @@ LEAST_GAIN = 0.02
 """A candidate must be faster than dense by this share to count as faster."""
 
 LEAST_SIGNAL = 5.0
-"""A difference of fewer standard errors is noise: the layer or candidate counts as not faster, and is not cached."""
+"""A difference of fewer standard errors is noise. A candidate then counts as that much slower, and is not cached."""
 
 UNSURE = 1.0
-"""The ratio of a candidate that could not be told from noise."""
+"""The ratio of a candidate of a layer that could not be told from noise, and the largest of one that could not."""
 
 AT_ONCE = 6
 """Candidates that are timed in the same rounds."""
@@ -168,12 +168,14 @@ class LatencyTable:
         base, dense, *others = compare_many(runs, schedule=SCHEDULE)
         span = dense.median - base.median
         dense_key = self._key(layer, "dense", {})
+        shows = span > _noise(dense, base)
         if self._recall(dense_key) is None:
-            self._remember(dense_key, span / (copies - 1), sure=_stands_out(dense, base))
+            self._remember(dense_key, span / (copies - 1), sure=shows)
         for (kind, parameters), samples in zip(options, others, strict=True):
-            sure = _stands_out(samples, base) and _stands_out(dense, base)
-            ratio = (samples.median - base.median) / span if sure else UNSURE
-            self._remember(self._key(layer, kind, parameters), ratio, sure)
+            difference, noise = samples.median - base.median, _noise(samples, base)
+            sure = shows and difference > noise
+            most = min((max(difference, 0.0) + noise) / span, UNSURE) if shows else UNSURE
+            self._remember(self._key(layer, kind, parameters), difference / span if sure else most, sure)
 
     def _candidate(self, kind: str, parameters: Parameters) -> Emit:
         emit = self._emit[kind]
@@ -207,10 +209,10 @@ class LatencyTable:
             self._cache.put(key, value)
 
 
-def _stands_out(samples: Samples, base: Samples) -> bool:
-    """Whether two medians differ by more than `LEAST_SIGNAL` of their standard errors."""
+def _noise(samples: Samples, base: Samples) -> float:
+    """How much two medians may differ by chance: `LEAST_SIGNAL` of their standard errors, microseconds."""
     errors = [np.subtract(*np.percentile(s.us, [75, 25])) / np.sqrt(len(s.us)) for s in (samples, base)]
-    return samples.median - base.median > LEAST_SIGNAL * float(np.hypot(*errors))
+    return LEAST_SIGNAL * float(np.hypot(*errors))
 
 
 def _file(path: Path) -> str:

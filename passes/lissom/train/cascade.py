@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
+from lissom_runtime.errors import UsageError
 
 from lissom import study
 from lissom.data import Feeds
@@ -47,6 +48,9 @@ def decompose(keep: float, recipe: Recipe, calibration: Path, norms: Sequence[Fe
         GoalMissed: no choice of pairs is that small.
         UsageError: the recipe or the samples are not acceptable.
     """
+    others = [name for name, kind in recipe.kinds.items() if kind.enabled and name != "low_rank"]
+    if others:
+        raise UsageError(f"expected a recipe of pairs alone, which become layers again, but it has {', '.join(others)}")
 
     def change(proto: onnx.ModelProto) -> Changed:
         model = from_proto(proto)

@@ -130,7 +130,7 @@ def distil(
     proto, epochs = with_values(run.compressed, values), -(-position.step // run.steps)
     after = run.judge(proto)
     if not after < before:
-        return Distilled(run.compressed, before, before, epochs, 0, run.remarks)
+        return Distilled(compressed, before, before, epochs, 0, run.remarks)
     return Distilled(proto, before, after, epochs, position.best_epoch, run.remarks)
 
 

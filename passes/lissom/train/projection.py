@@ -49,6 +49,14 @@ class Projection(Companion):
         self._constants = {name: layers[name].node.inputs[1].name for name in pairs}
         self._turned = {name: _is_turned(layers[name].op, layers[name].node.attrs) for name in pairs}
         self._weights: dict[str, Tensor] = {}
+        for name, parameters in pairs.items():
+            weight = layers[name].weight
+            try:
+                factors(weight, Scheme.of(parameters), int(parameters["rank"]))
+            except (KeyError, ValueError) as error:
+                raise UsageError(
+                    f"expected a pair for {name!r} that its weight has, but got {dict(parameters)}"
+                ) from error
 
     def identity(self) -> str:
         """What is projected, and when."""
@@ -57,6 +65,9 @@ class Projection(Companion):
     def attach(self, graph: TorchGraph) -> None:
         """Finds the weights."""
         trained = graph.trained()
+        for constant in self._constants.values():
+            if constant not in trained:
+                raise UsageError(f"expected the model that the layers are of, but it trains no {constant!r}")
         self._weights = {name: trained[constant] for name, constant in self._constants.items()}
 
     def after(self, step: int, rate: float) -> None:

@@ -35,7 +35,8 @@ class Stage:
         target: the groups whose masks change; None: all.
 
     Raises:
-        UsageError: the strength is negative, or the optimizer is not SGD, for which λ is meant.
+        UsageError: the strength is negative, the optimizer is not SGD, for which λ is meant, or it does not keep the
+            last values.
     """
 
     strength: float
@@ -48,6 +49,10 @@ class Stage:
             raise UsageError(f"expected a strength of 0 or more, but got {self.strength}")
         if self.tuning.optimizer != "sgd":
             raise UsageError(f"expected sgd as the optimizer of masks, but got {self.tuning.optimizer}")
+        if self.tuning.keeps != "last":
+            raise UsageError(
+                "expected to keep the last values of a stage, whose masks are the last too, but got the best"
+            )
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,9 @@ class TorchGraph(torch.nn.Module):
         moving = [node for node in nodes if node.op == "BatchNormalization" and statistics == "updated"]
         self._updates: dict[str, Function] = {node.outputs[0]: update_batch_norm(node) for node in moving}
         self._moved = [name for node in moving for name in node.inputs[3:5] if name in constants]
+        for name in self._moved:
+            if self._moved.count(name) > 1:
+                raise UsageError(f"expected batch normalisations with statistics of their own, but they share {name!r}")
         self._behind: dict[str, list[Callable[[Tensor], Tensor]]] = {}
         for name, mask in (masks or {}).items():
             self._add_mask(name, mask)

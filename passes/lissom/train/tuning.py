@@ -45,6 +45,9 @@ from lissom.train.writing import with_values
 Array = npt.NDArray[Any]
 
 
+_CHOICES = {"optimizer": ("sgd", "adamw", "adadelta"), "statistics": ("frozen", "updated"), "keeps": ("last", "best")}
+
+
 @dataclass(frozen=True)
 class Tuning:
     """How a network is trained with labels.
@@ -90,6 +93,9 @@ class Tuning:
         for name in ("momentum", "smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"expected {name} to be 0 or more and below 1, but got {getattr(self, name)}")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise UsageError(f"expected {name} to be one of {', '.join(choices)}, but got {getattr(self, name)!r}")
         if self.minutes is not None and not self.minutes > 0:
             raise UsageError(f"expected minutes to be above 0, but got {self.minutes}")
 
@@ -153,6 +159,8 @@ def tune(
         UsageError: the graph cannot be trained, is no classifier, or there are too few samples, no labels, or labels
             that are no classes of it, or the checkpoint is of another run or cannot be written.
     """
+    if checkpoint is not None and not checkpoint.parent.is_dir():
+        raise UsageError(f"expected a folder for the checkpoint, but there is no {checkpoint.parent}")
     run = _Run(inlined(proto), data, tuning, companions, device)
     before = run.judge()
     length = tuning.schedule.length
