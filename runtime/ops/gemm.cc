@@ -14,7 +14,7 @@ namespace {
 
 /* The zeros of a vector are passed over where at most this many percent of it are not zero; with more of them the
  * columns, which lie apart, cost as much as all rows. */
-constexpr int64_t kMostPercent = 30;
+int64_t most_percent(const lissom_f32_sparse& w) { return w.block == 1 ? 20 : 30; }
 
 class Gemm final : public Kernel {
  public:
@@ -58,7 +58,7 @@ class Gemm final : public Kernel {
   void run_vectors(OrtKernelContext* context, const lissom_gemm_plan& plan, const float* x, const float* added,
                    float* y) const {
     const lissom_f32_sparse& w = weight_.sparse();
-    const int64_t most = w.depth * kMostPercent / 100;
+    const int64_t most = w.depth * most_percent(w) / 100;
     int32_t* const index = offsets_table(plan.m * (most + 1));
     int64_t nonzero[LISSOM_VECTORS];
     bool skips = false;
