@@ -126,7 +126,7 @@ class _Graph:
 
     def constant(self, name: str, values: npt.NDArray[Any]) -> str:
         if name not in self.constants:
-            self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(values), name)
+            self.constants[name] = numpy_helper.from_array(np.asarray(values, order="C"), name)
         return name
 
     def node(self, op: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
