@@ -40,8 +40,8 @@ def measured(
     return MeasuredShape(
         name="a shape",
         op=op,
-        weight=(8, 8),
-        input=(1, 8),
+        weight=(8, 8, 1, 1) if op == "Conv" else (8, 8),
+        input=(1, 8, 1, 1) if op == "Conv" else (1, 8),
         dense_us=1.0,
         memory_bound=memory_bound,
         blocks=tuple(blocks),
