@@ -102,7 +102,7 @@ def require_framework(device: str) -> None:
         UsageError: torch is not installed, or has no such device.
     """
     try:
-        import lissom.train.distil  # noqa: F401  what needs torch
+        import lissom.train.distil  # noqa: F401  # asks whether torch is there
         from lissom.train.device import require_device
     except ImportError as error:
         raise UsageError(f"expected torch to train with (pip install 'lissom[recover]'), but got: {error}") from error

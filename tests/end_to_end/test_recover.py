@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +30,6 @@ STEPS = 14
 """Of the 240 samples 210 are trained on: 7 steps an epoch."""
 STOPPED = 9
 """The step in which a run is told to stop."""
-
-
-@pytest.fixture
-def trains() -> Iterator[None]:
-    """Skips without torch; sums are in the same order in every run."""
-    torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'lissom[recover]')")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def changed(change: Callable[[int, np.ndarray], np.ndarray]) -> onnx.ModelProto:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +25,6 @@ ORIGINAL = lissom_models.path(NETWORK)
 SETTINGS = {"epochs": 2, "batch": 32, "rate": 5e-4}
 SHAPE = ["--shape", "image:1,1,28,28"]
 TABLE = "[train]\nenabled = true\n" + "".join(f"{name} = {value}\n" for name, value in SETTINGS.items())
-
-
-@pytest.fixture
-def trains() -> Iterator[None]:
-    """Skips without torch; sums are in the same order in every run."""
-    torch = pytest.importorskip("torch", reason="torch is not installed (pip install 'lissom[recover]')")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -118,16 +118,21 @@ def test_another_processor_or_provider_is_measured_again(
     assert clock.networks == 2 * measured
 
 
-def test_what_noise_may_explain_is_not_offered_and_not_cached(
-    tmp_path: Path, layer: Layer, menu: Menu, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def all_alike_but_the_dense_layer(monkeypatch: pytest.MonkeyPatch, slower_us: float) -> None:
+    """All networks take 100 microseconds and noise; the one with the dense layer, the second, so much more."""
     monkeypatch.setattr(price, "open_session", lambda content, _: len(content))
     noise = np.random.default_rng(0)
 
     def compare(runs: Sequence[object], **_: object) -> list[Samples]:
-        return [Samples(100 + noise.random(40), 1, 1.0) for _ in runs]
+        return [Samples(100 + slower_us * (place == 1) + noise.random(40), 1, 1.0) for place, _ in enumerate(runs)]
 
     monkeypatch.setattr(price, "compare_many", compare)
+
+
+def test_what_noise_may_explain_is_not_offered_and_not_cached(
+    tmp_path: Path, layer: Layer, menu: Menu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    all_alike_but_the_dense_layer(monkeypatch, 0)
     assert table(tmp_path).price(layer, menu).ladders == ()
     assert not list(tmp_path.rglob("*.json"))
 
@@ -135,14 +140,7 @@ def test_what_noise_may_explain_is_not_offered_and_not_cached(
 def test_a_candidate_too_fast_to_tell_from_nothing_counts_as_slow_as_noise_allows(
     tmp_path: Path, layer: Layer, menu: Menu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(price, "open_session", lambda content, _: len(content))
-    noise = np.random.default_rng(0)
-
-    def compare(runs: Sequence[object], **_: object) -> list[Samples]:
-        slow = [0, 200, *(0 for _ in runs[2:])]
-        return [Samples(100 + extra + noise.random(40), 1, 1.0) for extra in slow]
-
-    monkeypatch.setattr(price, "compare_many", compare)
+    all_alike_but_the_dense_layer(monkeypatch, 200)
     priced = table(tmp_path).price(layer, menu)
     assert priced.ladders
     dense_us = priced.dense.cost.get("latency_us")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx
 import pytest
@@ -67,8 +69,8 @@ def test_blocks_end_in_residual_additions_and_in_poolings_over_windows() -> None
 
 
 @pytest.mark.parametrize(("network", "block"), [(residual, "sum"), (plain, "p")], ids=["residual", "plain"])
-def test_a_share_of_the_loss_for_blocks_lowers_their_error(network: object, block: str) -> None:
-    proto = network()  # type: ignore[operator]
+def test_a_share_of_the_loss_for_blocks_lowers_their_error(network: Callable[[], onnx.ModelProto], block: str) -> None:
+    proto = network()
     without, matched = (learned(proto, blocks=share) for share in (0.0, 0.9))
     before, missed, found = (
         relative_error(proto, other, block) for other in (noisy(proto), without.proto, matched.proto)

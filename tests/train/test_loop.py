@@ -156,10 +156,12 @@ def test_a_run_whose_time_is_up_takes_no_step_when_it_is_resumed(counting: Count
     assert resumed.now == 0.0
 
 
-def test_epochs_that_are_worse_than_the_start_are_taken_back_until_one_is_better(counting: Counting) -> None:
+def test_epochs_that_are_worse_than_the_start_are_taken_back_until_one_is_better(
+    counting: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told: list[int] = []
     signs = iter([0, 1, 1, -1, 1])
-    counting.measured = lambda: next(signs, -2) * float(1 + counting.weight.detach())  # type: ignore[method-assign]
+    monkeypatch.setattr(counting, "measured", lambda: next(signs, -2) * float(1 + counting.weight.detach()))
     position, values = train(counting, Course(5, STEPS, 5, cut=told.append), "")
     assert told == [0, 1, 2]
     assert (position.cuts, position.best_epoch) == (2, 5)
