@@ -1,4 +1,4 @@
-"""The five networks of the zoo, as torch modules.
+"""The five networks of the zoo, and narrower ones beside them, as torch modules.
 
 All take ``image[batch, 1, 28, 28]`` with values in [0, 1] and give ``logits[batch, 10]``. Every network is an
 ``nn.Sequential`` of named stages made of the block types of this file and of plain torch layers, so that ``export.py``
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
@@ -121,11 +122,11 @@ def lenet5() -> nn.Sequential:
     )
 
 
-def resnet20() -> nn.Sequential:
-    """Three stages of three basic blocks, 16, 32 and 64 channels, at 28x28, 14x14 and 7x7."""
-    stages: OrderedDict[str, nn.Module] = OrderedDict(stem=ConvNorm(1, 16, 3))
-    inputs = 16
-    for stage, outputs in enumerate((16, 32, 64), start=1):
+def resnet20(width: float = 1.0) -> nn.Sequential:
+    """Three stages of three basic blocks, 16, 32 and 64 channels times ``width``, at 28x28, 14x14 and 7x7."""
+    inputs, *_ = widths = [round(width * channels) for channels in (16, 32, 64)]
+    stages: OrderedDict[str, nn.Module] = OrderedDict(stem=ConvNorm(1, inputs, 3))
+    for stage, outputs in enumerate(widths, start=1):
         for block in range(1, 4):
             stride = 2 if stage > 1 and block == 1 else 1
             stages[f"stage{stage}_block{block}"] = Residual(inputs, outputs, stride)
@@ -171,6 +172,8 @@ BUILDERS: dict[str, Callable[[], nn.Sequential]] = {
     "lenet-300-100": lenet_300_100,
     "lenet5": lenet5,
     "resnet20": resnet20,
+    "resnet20-0.75": partial(resnet20, 0.75),
+    "resnet20-0.5": partial(resnet20, 0.5),
     "vgg-small": vgg_small,
     "mobilenet-small": mobilenet_small,
 }

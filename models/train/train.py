@@ -56,6 +56,8 @@ RECIPES: dict[str, Recipe] = {
     "mobilenet-small": Recipe(epochs=12, rate=0.1, decay=2e-4),
     "vgg-small": Recipe(epochs=6, rate=0.1),
     "resnet20": Recipe(epochs=14, rate=0.1),
+    "resnet20-0.75": Recipe(epochs=14, rate=0.1),
+    "resnet20-0.5": Recipe(epochs=14, rate=0.1),
 }
 
 

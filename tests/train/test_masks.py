@@ -58,7 +58,7 @@ def test_masks_are_on_what_layers_read_behind_activation_and_pooling_and_not_on_
     proto = made()
     for node in proto.graph.node:
         node.name = node.output[0]
-    found = {site.group.name: (site.target, len(site.group), set(site.reads)) for site in sites_of(proto).masked}
+    found = {site.group.name: (site.target, len(site.group), set(site.tensors)) for site in sites_of(proto).masked}
     assert found == groups
 
 
@@ -112,17 +112,32 @@ def test_one_channel_of_every_group_stays() -> None:
     assert [kept.tolist() for kept in masks.kept.values()] == [[3], [4], [7]]
 
 
-def test_the_gradient_of_a_mask_is_that_of_the_output_times_what_is_masked() -> None:
-    sites = sites_of(plain())
-    masks, graph = NodeMasks(sites.masked), TorchGraph(sites.layered.model)
+@pytest.mark.parametrize("made", [plain, residual])
+def test_the_gradient_of_a_mask_is_that_of_what_its_layers_get_times_what_they_read(
+    made: Callable[[], onnx.ModelProto],
+) -> None:
+    sites = sites_of(made())
+    masks, graph, got = NodeMasks(sites.masked), TorchGraph(sites.layered.model), {}
+
+    def seen(layer: str) -> Callable[[Any], Any]:
+        def change(x: Any) -> Any:
+            got[layer] = x
+            x.retain_grad()
+            return x
+
+        return change
+
     masks.attach(graph)
-    x = torch.from_numpy(FEEDS["x"])
-    found = graph({"x": x}, also=["p"])
-    found["p"].retain_grad()
-    found["y"].square().sum().backward()
-    (name,) = [site.group.name for site in sites.masked if "p" in site.reads]
-    expected = (found["p"].grad * found["p"]).sum(dim=(0, 2, 3))  # α = 1: what is masked is what is read
-    torch.testing.assert_close(beta(masks, name).grad, expected)
+    for site in sites.masked:
+        for layer in site.reads:
+            graph.put_before(layer, 0, seen(layer))  # behind the mask
+    graph({"x": torch.from_numpy(FEEDS["x"])})["y"].square().sum().backward()
+    for site in sites.masked:
+        expected = torch.zeros(len(site.group) + 1)
+        for layer, read in site.reads.items():
+            whole = (got[layer].grad * got[layer]).movedim(read.axis, -1).flatten(0, -2).sum(dim=0)
+            expected.index_add_(0, torch.from_numpy(read.index), whole)  # α = 1: what is masked is what is read
+        torch.testing.assert_close(beta(masks, site.group.name).grad, expected[:-1])
 
 
 def test_masks_fall_by_strength_times_rate_and_only_those_of_the_target() -> None:

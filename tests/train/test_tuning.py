@@ -191,6 +191,24 @@ def test_what_no_node_gives_cannot_be_changed() -> None:
         TorchGraph(plain()).put_behind("x", lambda tensor: tensor)
 
 
+@pytest.mark.parametrize(("reader", "position"), [("nowhere", 0), ("c", 5)])
+def test_what_no_node_reads_cannot_be_changed(reader: str, position: int) -> None:
+    with pytest.raises(UsageError, match=f"one node '{reader}' with an input {position}"):
+        TorchGraph(plain()).put_before(reader, position, lambda tensor: tensor)
+
+
+def test_one_number_a_channel_is_normalised_by_the_statistics_of_the_file_and_does_not_move_them() -> None:
+    proto = parse("""net (float[N, 2] x) => (float[N, 2] y)
+        <float[2] s = {2.0, 3.0}, float[2] b = {1.0, 0.0}, float[2] m = {0.5, 0.0}, float[2] v = {4.0, 1.0}>
+        { y = BatchNormalization(x, s, b, m, v) }""")
+    graph = TorchGraph(proto, statistics="updated").train()
+    one, two = torch.tensor([[2.5, -1.0]]), torch.tensor([[2.5, -1.0], [0.0, 1.0]])
+    torch.testing.assert_close(graph({"x": one})["y"], torch.tensor([[3.0, -3.0]]), rtol=1e-4, atol=1e-4)
+    assert graph.moved()["m"].tolist() == [0.5, 0.0]
+    graph({"x": two})
+    assert graph.moved()["m"].tolist() != [0.5, 0.0]
+
+
 def test_a_checkpoint_in_no_folder_is_refused_before_a_step(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="expected a folder for the checkpoint"):
         tuned(checkpoint=tmp_path / "nowhere" / "run.safetensors")

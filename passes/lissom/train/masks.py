@@ -1,12 +1,12 @@
 """Mask layers that choose which channels a network can do without, while it is trained.
 
 Every channel i of a channel group (`nodes/groups.py`) has a number β_i that is learned and a mask α_i ∈ {0, 1} that is
-applied: what a layer reads of the group, behind activation and pooling, is
+applied where a layer reads the group, behind activation and pooling; what the layer gets is
 
     y = α_i x
 
-with the straight-through gradient ∂L/∂β_i = Σ (∂L/∂y) x over batch, space and all tensors of the group. Before each
-step β is held in [0, LIMIT], and
+with the straight-through gradient ∂L/∂β_i = Σ (∂L/∂y) x over batch, space and all layers that read the group. Before
+each step β is held in [0, LIMIT], and
 
     α_i = 1 if β_i > ABOVE,   0 if β_i < THRESHOLD,   what it was in between.
 
@@ -17,8 +17,9 @@ After each step with learning rate η, β_i falls by λ η: the gradient of λ �
 3. `target` "conv" or "fc" has only the groups that convolutions, or linear layers, give; the masks of others stay.
 4. With a dropout rate p, what is read of linear groups drops out at p times the share of channels that are left.
 
-A group stands for all layers that give it and all tensors that are read of it, residual sums included, so that
-`removed` leaves a network that computes what the masked one does.
+A group stands for all layers that give it and all that read it. On a residual trunk every reader has the mask, and the
+sums between them have none: no layer gets a masked channel, so that `removed` leaves a network that computes what the
+masked one does, and each reading counts once in the gradient.
 
 Source: Yu et al., Scalpel (2017), with the constants of the authors' program (newLayers/MaskLayer.py).
 """
@@ -65,19 +66,38 @@ LIMIT = 0.802
 
 
 @dataclass(frozen=True)
+class Read:
+    """What a layer reads of a channel group.
+
+    Attributes:
+        tensor: its name.
+        axis: that of its channels.
+        index: index[channels]: which channel of the group each is, `len(group)` for those that are none.
+    """
+
+    tensor: str
+    axis: int
+    index: Array
+
+
+@dataclass(frozen=True)
 class Masked:
     """Where the mask of a channel group is.
 
     Attributes:
         group: the group.
         target: what gives its channels.
-        reads: by name of a tensor that layers read, its channel axis and index[channels]: which channel of the group
-            each is, `len(group)` for those that are none.
+        reads: by name of the layer.
     """
 
     group: ChannelGroup
     target: Target
-    reads: Mapping[str, tuple[int, Array]]
+    reads: Mapping[str, Read]
+
+    @property
+    def tensors(self) -> frozenset[str]:
+        """Names of the tensors that are read."""
+        return frozenset(read.tensor for read in self.reads.values())
 
 
 @dataclass(frozen=True)
@@ -115,7 +135,7 @@ def find_mask_sites(layered: Layered) -> MaskSites:
         for layer, positions in group.columns.items():
             index = np.full(len(coupling.columns[layer]), len(group))
             index[positions] = np.arange(len(group))[:, None]
-            reads[nodes[layer].inputs[0].name] = (-1 if nodes[layer].op == "MatMul" else 1, index)
+            reads[layer] = Read(nodes[layer].inputs[0].name, -1 if nodes[layer].op == "MatMul" else 1, index)
         if reads:
             linear = all(nodes[layer].op in ("Gemm", "MatMul") for layer in group.rows)
             masked.append(Masked(group, "fc" if linear else "conv", reads))
@@ -143,7 +163,7 @@ class NodeMasks(Companion):
         self._sites = {site.group.name: site for site in sites}
         self._beta = {name: torch.nn.Parameter(torch.full((len(s.group),), START)) for name, s in self._sites.items()}
         self._alpha = {name: torch.ones(len(site.group)) for name, site in self._sites.items()}
-        linear = {tensor for site in sites if site.target == "fc" for tensor in site.reads} if dropout else set()
+        linear = {tensor for site in sites if site.target == "fc" for tensor in site.tensors} if dropout else set()
         self._dropout = Dropout(dict.fromkeys(linear, dropout), seed)
 
     @property
@@ -159,14 +179,14 @@ class NodeMasks(Companion):
         return json.dumps(["masks", self.strength, self.target, self._dropout.identity(), known.hexdigest()])
 
     def attach(self, graph: TorchGraph) -> None:
-        """Puts the masks behind the tensors that layers read."""
+        """Puts the masks in front of the layers that read the groups."""
         device = next(graph.parameters()).device
         for name, site in self._sites.items():
             beta = self._beta[name].detach().to(device)
             self._beta[name] = torch.nn.Parameter(beta, requires_grad=self._moves(site))
             self._alpha[name] = self._alpha[name].to(device)
-            for tensor, (axis, index) in site.reads.items():
-                graph.put_behind(tensor, self._applied(name, axis, torch.from_numpy(index).to(device)))
+            for layer, read in site.reads.items():
+                graph.put_before(layer, 0, self._applied(name, read.axis, torch.from_numpy(read.index).to(device)))
         self._dropout.attach(graph)
 
     def parameters(self) -> Sequence[torch.nn.Parameter]:
@@ -185,7 +205,7 @@ class NodeMasks(Companion):
         for site in self._sites.values():
             if site.target == "fc":
                 left = float(self._alpha[site.group.name].mean())
-                for tensor in site.reads:
+                for tensor in site.tensors:
                     self._dropout.scale[tensor] = left
 
     def after(self, step: int, rate: float) -> None:

@@ -27,10 +27,15 @@ def batch_norm(node: Node) -> Function:
 
 
 def update_batch_norm(node: Node) -> Function:
-    """BatchNormalization with the statistics of the batch; `mean` and `variance` are changed in place."""
-    epsilon, momentum = node.get("epsilon", EPSILON), node.get("momentum", 0.9)
+    """BatchNormalization with the statistics of the batch; `mean` and `variance` are changed in place.
+
+    One number a channel has no variance: it is normalised as in inference.
+    """
+    epsilon, momentum, as_it_is = node.get("epsilon", EPSILON), node.get("momentum", 0.9), batch_norm(node)
 
     def run(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        if x.numel() == x.shape[1]:
+            return as_it_is(x, scale, bias, mean, variance)
         return functional.batch_norm(x, mean, variance, scale, bias, training=True, momentum=1 - momentum, eps=epsilon)
 
     return run

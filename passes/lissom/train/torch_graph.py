@@ -95,6 +95,7 @@ class TorchGraph(torch.nn.Module):
             if self._moved.count(name) > 1:
                 raise UsageError(f"expected batch normalisations with statistics of their own, but they share {name!r}")
         self._behind: dict[str, list[Callable[[Tensor], Tensor]]] = {}
+        self._before: dict[tuple[str, int], list[Callable[[Tensor], Tensor]]] = {}
         for name, mask in (masks or {}).items():
             self._add_mask(name, mask)
 
@@ -120,7 +121,7 @@ class TorchGraph(torch.nn.Module):
         for (node, function), dead in zip(self._steps, self._dead, strict=True):
             if self.training:
                 function = self._updates.get(node.outputs[0], function)
-            known |= zip(node.outputs, _run(node, function, known), strict=False)
+            known |= zip(node.outputs, _run(node, function, self._inputs(node, known)), strict=False)
             for name in node.outputs:
                 for change in self._behind.get(name, ()):
                     known[name] = change(known[name])
@@ -150,6 +151,17 @@ class TorchGraph(torch.nn.Module):
             raise UsageError(f"expected the name of a tensor that a node gives, but got {name!r}")
         self._behind.setdefault(name, []).append(change)
 
+    def put_before(self, reader: str, position: int, change: Callable[[Tensor], Tensor]) -> None:
+        """Changes what one node reads as its input of that position; what others read of the tensor stays.
+
+        Raises:
+            UsageError: no node, or more than one, has that name, or it has no such input.
+        """
+        found = [node for node, _ in self._steps if node.name == reader]
+        if len(found) != 1 or not 0 <= position < len(found[0].inputs) or not found[0].inputs[position]:
+            raise UsageError(f"expected one node {reader!r} with an input {position}, but the graph has none")
+        self._before.setdefault((reader, position), []).append(change)
+
     def values(self) -> dict[str, Array]:
         """What training may have changed, as it is written back: masked, in the element types of the file."""
         names = dict.fromkeys([*self._trained, *self._moved])
@@ -178,6 +190,14 @@ class TorchGraph(torch.nn.Module):
             return values
         return torch.where(getattr(self, self._masks[name]), values, torch.zeros_like(values))
 
+    def _inputs(self, node: Node, known: Mapping[str, Tensor]) -> list[Tensor | None]:
+        """What a node reads; None where an input is left out."""
+        found = [known[name] if name else None for name in node.inputs]
+        for position in range(len(found) if self._before else 0):
+            for change in self._before.get((node.name, position), ()):
+                found[position] = change(found[position])
+        return found
+
     def _float(self, tensor: Tensor) -> Tensor:
         """`tensor`, of the type of all floating-point tensors if it is one."""
         return tensor.to(self._dtype) if self._dtype is not None and tensor.is_floating_point() else tensor
@@ -196,9 +216,8 @@ class TorchGraph(torch.nn.Module):
         )
 
 
-def _run(node: Node, function: Function, known: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+def _run(node: Node, function: Function, inputs: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
     """The outputs of a node."""
-    inputs = [known[name] if name else None for name in node.inputs]
     try:
         made = function(*inputs)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
