@@ -103,6 +103,9 @@ BLOCKS = (1, 2, 4, 8, 16)
 WITH_ALPHA = frozenset({"leaky_relu", "thresholded_relu", "shrink"})
 """Activations with the attribute "alpha"."""
 
+MOST_SCRATCH_BYTES = 2**30
+"""Largest scratch that a kernel takes from a thread; a run that needs more is an error (runtime/ops/tasks.cc)."""
+
 
 @dataclass(frozen=True)
 class Signature:

@@ -41,12 +41,15 @@ class PlacedNode:
     domain: str
 
 
-def open_session(model: bytes | Path, request: ProviderRequest | None = None) -> onnxruntime.InferenceSession:
+def open_session(
+    model: bytes | Path, request: ProviderRequest | None = None, profile: Path | None = None
+) -> onnxruntime.InferenceSession:
     """An inference session that runs `model` where `request` asks (default: the CPU provider, one thread).
 
     Args:
         model: the bytes of a model, or its path (needed for external data).
         request: providers, libraries and threads.
+        profile: how the path of a file begins that onnxruntime writes its runs to, until `end_profiling`; None: none.
 
     Raises:
         LoadError: the model or a library cannot be loaded, a provider is absent, or key nodes fell back to the CPU.
@@ -61,6 +64,9 @@ def open_session(model: bytes | Path, request: ProviderRequest | None = None) ->
     options.log_severity_level = FATAL_ONLY
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = os.fspath(profile)
     providers = configure(options, request)
     name, source = ("the model", model) if isinstance(model, bytes) else (str(model), os.fspath(model))
     with reported(f"expected {name} to load in onnxruntime {onnxruntime.__version__} on {', '.join(request.names)}"):

@@ -28,6 +28,10 @@ class Chain final : public Kernel {
   void compute(OrtKernelContext* context) const override {
     const Tensor x = input(context, kX);
     const lissom_conv2d middle = geometry_.fit(x.shape, in_channels_);
+    if (chain_.expand != nullptr && middle.in[0] * middle.in[1] == 0) {
+      throw Error("expected at least 1 element along each spatial axis for the kernel of expand, but got x " +
+                  x.shape.text());
+    }
     const Shape shape = output_of(middle, out_channels_);
     lissom_chain_plan plan = {};
     const bool empty = shape.count() == 0;

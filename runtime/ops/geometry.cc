@@ -32,7 +32,7 @@ lissom_conv2d Geometry::fit(const Shape& x, int64_t channels) const {
       throw Error("expected spatial axes below 2^31, but got x " + x.text());
     }
     const int64_t padded = result.in[axis] + layer.pad[axis] + pad_end_[axis];
-    if (result.in[axis] < 1 || padded < reach) {
+    if (padded < reach) {
       throw Error("expected at least " + std::to_string(reach) + " padded elements along spatial axis " +
                   std::to_string(axis) + " for the kernel, but got " + std::to_string(padded) + " from x " + x.text());
     }

@@ -20,7 +20,7 @@ class Geometry {
   lissom_conv2d layer = {};
 
   /* The layer with the shapes of a run. Throws an Error unless x is [batch, channels, height, width] and the kernel has
-   * a place in it. */
+   * a place in it and its padding; there may be nothing but padding. */
   lissom_conv2d fit(const Shape& x, int64_t channels) const;
 
  private:

@@ -9,6 +9,7 @@ from typing import Any
 import lissom
 import lissom_models
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
@@ -20,6 +21,7 @@ from lissom.lowering.report import Lowering, json_schema
 from lissom_runtime.contract import operator_names
 from lissom_runtime.latency import Samples, Verdict
 from lissom_runtime.providers import ProviderRequest
+from lissom_runtime.session import open_session
 from onnx import numpy_helper
 
 pytestmark = pytest.mark.ort
@@ -109,6 +111,19 @@ def test_layers_that_are_measured_faster_are_lowered(pruned: Path, monkeypatch: 
     assert result.missed == ""
 
 
+def test_sparse_layers_that_are_not_asked_for_stay_sparse_whatever_is_measured(
+    pruned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = {"image": (1, 1, 28, 28)}
+    first = lissom.lower(pruned, shapes=shapes, measured=False, include="stage3_block3").model
+    time_as(monkeypatch, "slower", 1.0)
+    result = lissom.lower(first, shapes=shapes, include="stage1_block1", max_density=0.1)
+    assert [(layer.decision, layer.speed) for layer in result.report.layers] == [("lowered", None)] * 2
+    assert sum(node.op_type.startswith("SparseConv") for node in result.model.graph.node) == 2
+    again = lissom.lower(result.model, shapes=shapes, measured=False, exclude="stage3_block3.a").model
+    assert sum(node.op_type.startswith("SparseConv") for node in again.graph.node) == 21
+
+
 @pytest.mark.parametrize("verdict", ["slower", "no significant change"])
 def test_layers_that_are_not_measured_faster_stay_dense(
     tmp_path: Path, pruned: Path, monkeypatch: pytest.MonkeyPatch, verdict: Verdict
@@ -153,6 +168,43 @@ def test_a_model_without_sparse_weights_is_not_written(tmp_path: Path) -> None:
     out = tmp_path / "out.onnx"
     command(lissom_models.path(NETWORK), "-o", str(out), "--no-measure", code=1)
     assert not out.exists()
+
+
+def drawn(seed: int, *shape: int, density: float = 1.0) -> npt.NDArray[np.float32]:
+    rng = np.random.default_rng(seed)
+    return (rng.standard_normal(shape) * (rng.random(shape) < density)).astype(np.float32)
+
+
+def test_a_model_of_another_tool_with_norms_and_weights_in_nodes_is_lowered(tmp_path: Path) -> None:
+    text = """<ir_version: 7, opset_import: ["" : 13]> net (float[batch, 8, 12, 12] image) => (float[batch, 10] y) {
+        c = Conv<kernel_shape = [3, 3], pads = [1, 1, 1, 1], group = 1>(image, weight)
+        n = BatchNormalization<epsilon = 0.00001>(c, scale, shift, mean, var)
+        r = Relu(n) p = GlobalAveragePool(r) f = Flatten(p) w = Identity(fc) y = Gemm<transB = 1>(f, w, bias) }"""
+    proto = onnx.parser.parse_model(text)
+    constants = {name: drawn(place, 16) for place, name in enumerate(("scale", "shift", "mean"))}
+    constants |= {"var": drawn(3, 16) ** 2 + 1, "weight": drawn(4, 16, 8, 3, 3, density=0.1), "bias": drawn(5, 10)}
+    proto.graph.initializer.extend(numpy_helper.from_array(values, name) for name, values in constants.items())
+    fc = numpy_helper.from_array(drawn(6, 10, 16, density=0.1))
+    proto.graph.node.insert(0, onnx.helper.make_node("Constant", [], ["fc"], value=fc))
+    theirs, ours = tmp_path / "theirs.onnx", tmp_path / "ours.onnx"
+    onnx.save(proto, theirs)
+    result = lissom.lower(theirs, ours, shapes={"image": (1, 8, 12, 12)}, measured=False)
+    assert [layer.operator for layer in result.report.layers] == ["SparseConv_delta8_relu", "SparseGemm_delta8"]
+    feeds = {"image": drawn(7, 3, 8, 12, 12)}
+    before, after = (open_session(path.read_bytes()).run(None, feeds)[0] for path in (theirs, ours))
+    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
+
+
+def test_a_layer_whose_scratch_no_kernel_takes_is_refused_and_the_rest_lowered(tmp_path: Path) -> None:
+    weights = {"wide": drawn(0, 8, 512, 3, 3, density=0.1), "small": drawn(1, 8, 8, 3, 3, density=0.1)}
+    text = """<ir_version: 8, opset_import: ["" : 17]> g (float[N, 512, 1, 9] image) => (float[N, 8, H, W] y) {
+        t = Conv<dilations = [13000, 1], pads = [13000, 1, 13000, 1]>(image, wide)
+        y = Conv<pads = [1, 1, 1, 1]>(t, small) }"""
+    proto = onnx.parser.parse_model(text)
+    proto.graph.initializer.extend(numpy_helper.from_array(values, name) for name, values in weights.items())
+    result = lissom.lower(proto, tmp_path / "out.onnx", shapes={"image": (1, 512, 1, 9)}, measured=False)
+    assert [layer.weight_shape for layer in result.report.layers] == [[8, 8, 3, 3]]
+    assert ["bytes of scratch" in refusal.reason for refusal in result.report.refusals] == [True]
 
 
 def test_bad_arguments_are_refused_before_work(tmp_path: Path, pruned: Path) -> None:

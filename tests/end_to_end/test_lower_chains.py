@@ -87,6 +87,8 @@ def test_a_file_with_chains_can_be_inspected_and_lowered_again(tmp_path: Path, n
     assert chains(second) == CHAINS[name]
     names = [node.name for node in onnx.load(second).graph.node]
     assert len(set(names)) == len(names)
+    third = lissom.lower(second, shapes={"image": INPUT}, measured=False, exclude="")
+    assert Counter(n.op_type for n in third.model.graph.node if n.op_type.startswith("SparseChain")) == CHAINS[name]
     wanted = run(network, 2)
     np.testing.assert_allclose(run(second, 2), wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
 

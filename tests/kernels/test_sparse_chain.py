@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernels.chain_shapes import NONE, RELU, SHAPES, chains
 from kernels.chains import (
     CLIP,
     SCHEDULES,
@@ -37,16 +38,8 @@ pytestmark = [
 ]
 
 EXACT = 2.0**24
-NONE, RELU, HARD_SWISH, SILU = After(), After("relu"), After("hard_swish"), After("silu")
+HARD_SWISH, SILU = After("hard_swish"), After("silu")
 
-
-SHAPES = {
-    "inverted_residual": Chain(),
-    "expanded_depthwise": Chain(project=None),
-    "depthwise_separable": Chain(expand=None),
-    "bottleneck": Chain(spatial=(2, 4)),
-    "depthwise": Chain(expand=None, project=None),
-}
 every_shape = pytest.mark.parametrize("chain", SHAPES.values(), ids=SHAPES)
 
 
@@ -110,6 +103,25 @@ def test_every_geometry_is_exact(chain: Chain) -> None:
     require_exact(chain, add=chain.project is not None, schedule=SCHEDULES["fresh scratches"], front=True)
 
 
+PADS_ALONE: dict[str, dict[str, Any]] = {
+    "no rows": {"size": (0, 6), "pads": (2, 1, 2, 1)},
+    "no columns": {"size": (5, 0), "pads": (1, 3, 1, 2), "stride": (2, 3)},
+    "no pixels": {"size": (0, 0), "pads": (2, 1, 1, 2), "batch": 2},
+}
+
+
+@pytest.mark.parametrize("changes", PADS_ALONE.values(), ids=PADS_ALONE)
+@every_shape
+def test_an_image_without_pixels_is_its_padding_and_nothing_is_expanded_from_it(
+    chain: Chain, changes: dict[str, Any]
+) -> None:
+    empty = replace(chain, **changes)
+    if chain.expand is None:
+        require_exact(empty, front=True)
+    else:
+        assert refused(empty.shape(), empty.layers(np.random.default_rng(0)))
+
+
 @pytest.mark.parametrize("block", BLOCKS)
 @every_shape
 def test_every_block_is_exact(chain: Chain, block: int) -> None:
@@ -168,35 +180,6 @@ def test_rows_that_two_bands_reach_are_expanded_once(name: str, stride: int) -> 
     rng = np.random.default_rng(6)
     layers, x = chain.layers(rng), chain.image(rng)
     np.testing.assert_array_equal(run(chain, layers, x, before=spoil), run(chain, layers, x))
-
-
-@st.composite
-def chains(draw: st.DrawFn) -> Chain:
-    def pair(low: int, high: int) -> tuple[int, int]:
-        return draw(st.integers(low, high)), draw(st.integers(low, high))
-
-    def layer(most: int) -> tuple[int, int]:
-        block = draw(st.sampled_from(BLOCKS))
-        return draw(st.integers(1, max(1, most // block))), block
-
-    shape = draw(st.sampled_from(list(SHAPES.values())))
-    chain = replace(
-        shape,
-        channels=draw(st.integers(1, 40)),
-        expand=shape.expand and layer(40),
-        spatial=shape.spatial and layer(16),
-        project=shape.project and layer(40),
-        batch=draw(st.integers(1, 3)),
-        size=draw(st.sampled_from([pair(1, 12), pair(1, 60)])),
-        kernel=draw(st.sampled_from([(1, 1), (3, 3), (5, 5), (3, 1), (1, 3), (2, 4)])),
-        stride=pair(1, 4),
-        dilation=draw(st.sampled_from([(1, 1), (1, 1), (2, 2), (1, 3), (5, 1)])),
-        pads=(*pair(0, 4), *pair(0, 4)),
-        density=draw(st.sampled_from([0.0, 0.1, 0.5, 1.0])),
-        after=(draw(st.sampled_from([CLIP, RELU, NONE])), CLIP, draw(st.sampled_from([CLIP, RELU, NONE]))),
-    )
-    assume(min(chain.out) >= 1)
-    return chain
 
 
 @settings(max_examples=120, deadline=None, derandomize=True)
@@ -291,11 +274,8 @@ def refused(shape: Shape, layers: Layers) -> bool:
     [
         *({name: value} for name in ("batch", "groups", "in_channels", "out_channels") for value in (0, -3)),
         *({name: 7} for name in ("groups", "in_channels", "out_channels")),
-        *(
-            {name: PAIR(*pair)}
-            for name in ("input", "out", "kernel", "stride", "dilation")
-            for pair in ((0, 5), (5, 0))
-        ),
+        *({name: PAIR(*pair)} for name in ("out", "kernel", "stride", "dilation") for pair in ((0, 5), (5, 0))),
+        *({"input": PAIR(*pair)} for pair in ((-1, 5), (5, -1))),
         *({"pad": PAIR(*pair)} for pair in ((-1, 0), (0, -1), (1 << 62, 0), (0, 1 << 31))),
         *({name: PAIR(1 << 62, 1)} for name in ("input", "out", "kernel", "stride", "dilation")),
         *({name: PAIR(1, 1 << 62)} for name in ("input", "out", "kernel", "stride", "dilation")),

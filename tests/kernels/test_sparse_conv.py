@@ -14,8 +14,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from kernels.planned import PAIR, Shape, run_tasks
 from kernels.weights import Epilogue, Floats, SparseStruct, Weight, epilogue, sparse
+from lissom.lowering.emit import Convolution
+from lissom.lowering.scratch import of_convolution
 from lissom_runtime import library
-from lissom_runtime.contract import BLOCKS
+from lissom_runtime.contract import BLOCKS, MOST_SCRATCH_BYTES
 
 pytestmark = [
     pytest.mark.native,
@@ -151,6 +153,9 @@ GEOMETRIES = {
     "groups": Conv(groups=3),
     "groups and a batch": Conv(groups=2, batch=2, stride=(2, 1)),
     "one column": Conv(size=(40, 1), pads=(1, 1, 1, 1)),
+    "no rows": Conv(size=(0, 6), pads=(2, 1, 2, 1)),
+    "no columns": Conv(size=(5, 0), pads=(1, 3, 1, 2), stride=(2, 2)),
+    "no pixels": Conv(size=(0, 0), pads=(2, 1, 1, 2), batch=2, groups=2),
     "many tiles": Conv(channels=40, size=(30, 31)),
     "many tiles, strided": Conv(channels=40, size=(41, 43), stride=(2, 2)),
     "no weights": Conv(density=0.0),
@@ -179,7 +184,7 @@ def convs(draw: st.DrawFn) -> Conv:
         block=draw(st.sampled_from(BLOCKS)),
         groups=draw(st.integers(1, 3)),
         batch=draw(st.integers(1, 2)),
-        size=pair(1, 20),
+        size=pair(0, 20),
         kernel=pair(1, 5),
         stride=pair(1, 3),
         dilation=pair(1, 3),
@@ -229,6 +234,21 @@ def test_random_floats_stay_within_the_bound_of_their_depth() -> None:
     assert (np.abs(run(conv, weight, x) - expected) <= terms * np.finfo(np.float32).eps * magnitude).all()
 
 
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(conv=convs(), reach=st.integers(1, 3000))
+def test_lowering_knows_the_least_scratch(conv: Conv, reach: int) -> None:
+    height, pad = conv.kernel[0], reach * (conv.kernel[0] - 1)
+    tall = replace(conv, dilation=(reach, 1), pads=(pad, conv.pads[1] + 5, pad, conv.pads[3]))
+    plan = plan_of(tall, tall.weight(np.random.default_rng(0)))
+    geometry = Convolution(tall.stride, tall.pads, tall.dilation, tall.groups)
+    rows = tall.groups * tall.block_rows * tall.block
+    least = of_convolution(geometry, (rows, tall.channels, height, tall.kernel[1]), tall.size)
+    if plan.tile == min(24, tall.out[0] * tall.out[1]):
+        assert least == 4 * plan.scratch
+    else:
+        assert least < 4 * plan.scratch < MOST_SCRATCH_BYTES // 100
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -237,7 +257,8 @@ def test_random_floats_stay_within_the_bound_of_their_depth() -> None:
         {"in_channels": -3},
         {"in_channels": 4},
         {"out_channels": 9},
-        {"input": PAIR(0, 5)},
+        {"input": PAIR(-1, 5)},
+        {"input": PAIR(5, -1)},
         {"out": PAIR(1 << 31, 1)},
         {"out": PAIR(1 << 20, 1 << 20)},
         {"kernel": PAIR(3, 4)},

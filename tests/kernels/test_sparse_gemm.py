@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from kernels.planned import run_tasks
 from kernels.weights import Epilogue, Floats, SparseStruct, Weight, epilogue, sparse
+from lissom.lowering.scratch import of_product
 from lissom_runtime import library
 from lissom_runtime.contract import BLOCKS
 
@@ -82,6 +83,12 @@ def test_random_floats_stay_within_the_bound_of_their_depth(m: int) -> None:
     expected = x.astype(np.float64) @ weight.dense.T + weight.bias
     magnitude = np.abs(x).astype(np.float64) @ np.abs(weight.dense.T) + np.abs(weight.bias)
     assert (np.abs(run(weight, x) - expected) <= 701 * np.finfo(np.float32).eps * magnitude).all()
+
+
+@pytest.mark.parametrize("m", [1, 3, 4, 31, 32, 33, 100, 4096])
+def test_lowering_knows_the_scratch_of_a_product_that_does_not_fit_the_caches(m: int) -> None:
+    weight = sparse(np.ones((1, 2000), np.bool_), 4, np.random.default_rng(0))
+    assert of_product(m, 2000) == 4 * plan_of(m, weight).scratch
 
 
 @pytest.mark.parametrize("m", [0, -1, 1 << 31, 1 << 62])

@@ -187,6 +187,9 @@ APART: Mapping[str, tuple[str, Arrays, int]] = {
     "the first activation is in no name": (f"{E} a = LeakyRelu(e) {AFTER_A}", {}, 1),
     "the last activation is in no name": (f"{E} {D} y = LeakyRelu(d)", {}, 1),
     "limits depend on the input": (f"{E} n = ReduceMin<keepdims = 0>(x) a = Clip(e, n) {AFTER_A}", {}, 1),
+    "a row does not fit into the scratch": (
+        f"{E} y = Conv<pads = [1300000, 1, 1300000, 1], dilations = [1300000, 1], group = 24>(e, wd, bd)", {}, 1
+    ),
     "a residual is added within": (f"{E} h = Concat<axis = 1>(x, k) a = Add(e, h) {AFTER_A}", {}, 1),
     "a residual is added to a depthwise layer": (f"h = Concat<axis = 1>(x, k) {E} {D} y = Add(d, h)", {}, 1),
 }  # fmt: skip

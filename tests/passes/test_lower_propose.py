@@ -134,6 +134,11 @@ def test_pads_that_do_not_depend_on_a_free_size_are_resolved() -> None:
             "its input is a constant",
         ),
         (negative_extents(), (1, 4, 7, 9), "which is not fixed"),
+        (
+            conv("dilations = [13000, 1], pads = [13000, 0, 13000, 0]", height="1", weight=sparse(8, 512, 3, 3)),
+            (1, 512, 1, 9),
+            r"takes 1,118,257,216 bytes of scratch; expected 1,073,741,824 at most",
+        ),
     ],
 )  # fmt: skip
 def test_what_cannot_be_lowered_is_refused_with_the_reason(loaded: Model, shape: tuple[int, ...], reason: str) -> None:

@@ -245,6 +245,21 @@ def test_an_empty_batch_gives_an_empty_output(shape: ChainShape) -> None:
     assert y.shape == (0, WHOLE[shape][-1], 8, 8)
 
 
+def test_an_image_of_padding_alone_is_that_of_dense_onnxruntime() -> None:
+    chain = Chain(signature_of("depthwise_separable"), WHOLE["depthwise_separable"], pads=(2, 3, 1, 2))
+    agree(chain, [chain.x(*size) for size in ((2, 0, 5), (1, 5, 0), (1, 0, 0), (1, 4, 6))])
+
+
+@pytest.mark.parametrize("shape", [shape for shape in CHAIN_SHAPES if shape != "depthwise_separable"])
+def test_nothing_is_expanded_from_an_image_without_pixels_here_or_in_dense_onnxruntime(shape: ChainShape) -> None:
+    chain = Chain(signature_of(shape), WHOLE[shape], pads=(2, 2, 2, 2))
+    given = chain.feeds(chain.x(1, 0, 8))
+    with pytest.raises(Exception, match="expected at least 1 element along each spatial axis"):
+        session(chain_model(chain, body=False), native=True).run(None, given)
+    with pytest.raises(Exception, match="Invalid input shape"):
+        session(dense_chain_model(chain)).run(None, given)
+
+
 @pytest.mark.parametrize(
     ("x", "residual", "message"),
     [

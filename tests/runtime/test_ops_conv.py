@@ -113,6 +113,15 @@ def test_an_empty_batch_gives_an_empty_output() -> None:
     assert y.shape == (0, 16, 6, 6)
 
 
+@pytest.mark.parametrize("size", [(0, 5), (5, 0), (0, 0)])
+@pytest.mark.parametrize("strides", [(1, 1), (2, 3)])
+def test_an_image_of_padding_alone_is_that_of_dense_onnxruntime(
+    size: tuple[int, int], strides: tuple[int, int]
+) -> None:
+    node = Node(sparse_weight(0, 16, 4, 3, 3), strides=strides, pads=(2, 3, 1, 2), x_shape=("N", 4, "H", "W"))
+    agree(node, [input_of(node, 2, *size), input_of(node, 1, 4, 6)])
+
+
 def test_a_residual_whose_memory_becomes_the_outputs_is_exact() -> None:
     node = Node(sparse_weight(0, 32, 16, 3, 3, block=4), 4, residual=True, activation="relu", pads=(1, 1, 1, 1))
     given = feeds(node, input_of(node, 2, 30, 30))

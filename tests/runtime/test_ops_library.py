@@ -3,11 +3,12 @@
 import ctypes
 from collections.abc import Sequence
 
+import numpy as np
 import onnx
 import onnx.helper
 import onnxruntime
 import pytest
-from lissom_runtime import contract, library
+from lissom_runtime import contract, library, register
 from lissom_runtime.contract import ChainSignature, operator_names
 from runtime.chain_models import Chain, chain_model
 from runtime.ops_models import Node, dense_model, integers, open_session, session, sparse_model, sparse_weight
@@ -34,6 +35,26 @@ def test_many_options_can_register_the_same_library() -> None:
     sessions = [session(sparse_model(node), native=True) for _ in range(3)]
     first, *others = (opened.run(None, {"x": x})[0].tobytes() for opened in sessions)
     assert all(other == first for other in others)
+
+
+def test_sessions_that_share_an_initializer_read_it_where_it_lies() -> None:
+    node = Node(sparse_weight(0, 16, 24, block=4), 4, bias=np.zeros(16, np.float32))
+    values = node.packed.values.copy()
+    shared = onnxruntime.OrtValue.ortvalue_from_numpy(values)  # no copy on the CPU
+    x = integers(0, 2, 24)
+
+    def opened() -> onnxruntime.InferenceSession:
+        options = onnxruntime.SessionOptions()
+        register(options)
+        options.add_initializer("values", shared)
+        content = sparse_model(node).SerializeToString()
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+    sessions = [opened(), opened()]
+    before = sessions[0].run(None, {"x": x})[0]
+    values *= 2
+    for each in sessions:
+        np.testing.assert_array_equal(each.run(None, {"x": x})[0], 2 * before)
 
 
 def test_a_model_without_sparse_operators_runs_as_before() -> None:

@@ -16,7 +16,7 @@ import onnx
 import onnx.external_data_helper
 import onnx.inliner
 import onnx.version_converter
-from lissom_runtime.contract import DOMAIN
+from lissom_runtime.contract import DOMAIN, WINNER_MASK
 from lissom_runtime.errors import LoadError, UsageError
 
 from lissom.graph.inlining import calls
@@ -88,7 +88,7 @@ def from_proto(proto: onnx.ModelProto, convert_opset: int | None = None) -> Mode
         onnx.checker.check_model(proto, full_check=False)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise LoadError(f"expected a valid ONNX model, but the checker says: {_first_line(error)}") from error
-    sparse = sum(node.domain == DOMAIN for node in proto.graph.node)
+    sparse = sum(node.domain == DOMAIN and node.op_type != WINNER_MASK.name for node in proto.graph.node)
     model = Model(_inline(proto))
     _forget_shapes(model)
     if sparse:

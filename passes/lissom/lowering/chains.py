@@ -16,7 +16,8 @@ It is a chain when
 5. no layer but the last takes in a residual, and a depthwise one none even then;
 6. all activations but the last are the same, and `contract.CHAIN_ACTIVATIONS` has them, the last and whether there is
    a residual; but for the last behind a residual, none and Relu are a clip with infinite limits;
-7. blocks of the sparse weights run along output channels.
+7. blocks of the sparse weights run along output channels;
+8. all of it together needs no more scratch at the observed shape than kernels take (`scratch`).
 
 Of the shapes that begin at a layer the longest is taken. Whether a layer is sparse enough is decided in `propose`, for
 the layer by itself. That may be too strict: one that is a little too dense to be faster alone breaks the chain around
@@ -45,6 +46,7 @@ from lissom_runtime.contract import (
 from lissom_runtime.packing import FormatTooNarrow, Packed, pack
 
 from lissom.graph.model import Model, Node, Tensor
+from lissom.lowering import scratch
 from lissom.lowering.emit import Convolution
 from lissom.lowering.fuse import Shapes, Tail, tail
 from lissom.lowering.propose import Site
@@ -130,11 +132,24 @@ class ChainSite:
         return self.links[0].site.name
 
     @property
+    def middle(self) -> Site:
+        """The layer in the middle."""
+        return self.links[self.signature.stages.index(self.signature.middle)].site
+
+    @property
     def convolution(self) -> Convolution:
         """Geometry of the layer in the middle."""
-        found = self.links[self.signature.stages.index(self.signature.middle)].site.convolution
+        found = self.middle.convolution
         assert found is not None
         return found
+
+    @property
+    def scratch(self) -> int:
+        """Bytes that the operator takes from each thread."""
+        stages, first = self.signature.stages, self.links[0].site
+        expand = (first.weight.shape[1], first.pattern.block) if stages[0] == "expand" else None
+        middle = scratch.Middle(self.convolution, self.middle.weight.shape, expand, stages[-1] == "project")
+        return scratch.of_chain(middle, first.shape[2:])
 
 
 def find_chain(model: Model, first: Site, members: Mapping[int, Site], shapes: Shapes) -> ChainSite | None:
@@ -176,7 +191,8 @@ def _chain(shape: ChainShape, run: Sequence[Link]) -> ChainSite | None:
         return None
     links = _packed(run)
     columns = next(link.packed.format for link in links if link.packed is not None)
-    return ChainSite(replace(signature, columns=columns), links)
+    chain = ChainSite(replace(signature, columns=columns), links)
+    return chain if scratch.obstacle(chain.scratch) is None else None
 
 
 def _fits(site: Site, stage: Stage) -> bool:

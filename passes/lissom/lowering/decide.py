@@ -6,7 +6,8 @@
 
 Both look at the layers in topological order: of two that could take in one sum a chain does, else the first. Where
 nothing is timed, every chain and every layer is lowered. Where things are timed, a chain that the kernel library lacks
-is none.
+is none. Layers that become sparse again without being asked for (`Site.was_sparse`) are not timed, and are in no chain
+with others.
 """
 
 from __future__ import annotations
@@ -57,10 +58,12 @@ def decide(
     chains: dict[str, ChainEntry] = {}
     refusals: list[Refusal] = []
     for first in progress(sites, "looking for chains"):
-        chain = find_chain(model, first, free, shapes) if id(first.node) in free else None
-        if chain is None or (timed is not None and chain.signature.name not in operators()):
+        alike = {node: site for node, site in free.items() if site.was_sparse == first.was_sparse}
+        chain = find_chain(model, first, alike, shapes) if id(first.node) in free else None
+        judge = None if first.was_sparse else timed
+        if chain is None or (judge is not None and chain.signature.name not in operators()):
             continue
-        told, reason = _decide_chain(model, chain, timed)
+        told, reason = _decide_chain(model, chain, judge)
         if reason is not None:
             refusals.append(Refusal(chain.name, KIND, reason))
         for link in chain.links:
@@ -69,7 +72,7 @@ def decide(
             if reason is None and link.packed is not None:
                 layers[link.site.name] = _entry(link, None, told.operator)
     for site in progress([site for site in proposal.sites if site.name not in layers], "lowering"):
-        layers[site.name] = _decide_layer(model, site, shapes, timed)
+        layers[site.name] = _decide_layer(model, site, shapes, None if site.was_sparse else timed)
     declined = [r for r in proposal.refusals if r.site not in chains or chains[r.site].node is None]
     in_order = [layers[site.name].model_copy(update={"chain": chains.get(site.name)}) for site in proposal.sites]
     return Decisions(in_order, [*declined, *refusals, *_kept_dense(in_order)])

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
+from lissom_runtime.contract import DOMAIN
 from lissom_runtime.errors import UsageError
 from lissom_runtime.latency import PairedLatency, compare_many
 from lissom_runtime.providers import ProviderRequest
@@ -17,12 +18,13 @@ from lissom_runtime.target import Machine
 
 from lissom.canonical import FINISHING, canonicalise
 from lissom.data import Feeds, first_feeds, input_specs
-from lissom.graph.load import from_proto, read_proto
+from lissom.graph.load import read_proto
 from lissom.graph.model import Model
 from lissom.graph.save import require_writable, save
 from lissom.graph.spec import require_legal
 from lissom.graph.steps import apply_steps
 from lissom.lowering.decide import Decisions, decide
+from lissom.lowering.masks import read_with_masks
 from lissom.lowering.price import native, native_obstacle
 from lissom.lowering.propose import KIND, propose, sources
 from lissom.lowering.report import LoweredLayer, Lowering
@@ -72,7 +74,7 @@ def lower(
         provider: execution provider and threads; default: the CPU, one thread.
         max_density: largest density of a weight, in its blocks, that is lowered; default: by operator and block.
         measured: keep the layers dense that are not measured to be faster, where the kernel library can be timed.
-        include: regular expression; only layers whose name it finds are changed.
+        include: regular expression; only layers whose name it finds are changed; sparse operators stay sparse.
         exclude: regular expression; layers whose name it finds are not.
         convert_opset: opset to convert the model up to first.
         seed: of random inputs.
@@ -96,16 +98,18 @@ def lower(
     for pattern in (include, exclude):
         _require_pattern(pattern)
     proto = model if isinstance(model, onnx.ModelProto) else read_proto(Path(model))
-    loaded = from_proto(proto, convert_opset)
+    loaded = read_with_masks(proto, convert_opset)
     request = provider or ProviderRequest()
     feeds = first_feeds(input_specs(loaded.inputs), None, dict(shapes or {}), seed)
     canonical = canonicalise(loaded, feeds)
     timed = native(request) if measured else None
+    sparse = frozenset(node.name for node in proto.graph.node if node.domain == DOMAIN and node.name)
 
     def lowered(timed: ProviderRequest | None) -> _Draft:
         edited = canonical.model.copy()
         seen = observe_shapes(edited, sources(edited), feeds)
-        decided = decide(edited, propose(edited, seen, max_density, include, exclude), seen, timed, progress)
+        proposal = propose(edited, seen, max_density, include, exclude, sparse)
+        decided = decide(edited, proposal, seen, timed, progress)
         require_legal(edited, after=KIND)
         apply_steps(edited, FINISHING)
         return _Draft(edited, decided)

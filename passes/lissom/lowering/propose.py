@@ -9,13 +9,17 @@ A Conv, Gemm or MatMul with a constant float32 weight is declined when
    in every run;
 5. it is a depthwise convolution: its time goes into reading and writing activations, and its kernels are dense (those
    with one output channel per input channel are listed apart: `chains` may take them in between two sparse layers);
-6. the packed weight is denser than `CROSSOVER` says for its operator and block.
+6. the packed weight is denser than `CROSSOVER` says for its operator and block;
+7. its kernel would need more scratch at the observed shape than kernels take (`scratch`).
+
+A layer that the user does not ask for is declined too, unless it was a sparse operator in the file: reading the file
+has made it dense, and it becomes sparse again, at any density.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -28,6 +32,7 @@ from lissom.asked import not_asked_for
 from lissom.graph.geometry import Geometry
 from lissom.graph.layers import LAYER_OPS, weight_obstacle
 from lissom.graph.model import Model, Node, is_constant, is_standard
+from lissom.lowering import scratch
 from lissom.lowering.emit import Convolution
 from lissom.lowering.fuse import Shapes, addends
 from lissom.lowering.pattern import Pattern, pattern
@@ -65,6 +70,7 @@ class Site:
         shape: shape of its input, observed.
         rows: how often the weight is applied.
         pattern: the blocks of its weight.
+        was_sparse: it was a sparse operator, or part of one, and is not asked for: it becomes one again.
     """
 
     name: str
@@ -75,6 +81,7 @@ class Site:
     shape: tuple[int, ...]
     rows: int
     pattern: Pattern
+    was_sparse: bool = False
 
     @property
     def operator(self) -> Operator:
@@ -103,6 +110,13 @@ class Site:
         return CROSSOVER[self.operator, "one" if self.convolution is None and self.rows == 1 else "many"][
             self.pattern.block
         ]
+
+    @property
+    def scratch(self) -> int:
+        """Bytes that its operator takes from each thread."""
+        if self.convolution is None:
+            return scratch.of_product(self.rows, self.weight.shape[1])
+        return scratch.of_convolution(self.convolution, self.weight.shape, self.shape[2:])
 
     def packed(self) -> Packed:
         """The weight in the packed format, its columns in the smallest way."""
@@ -137,6 +151,7 @@ def propose(
     max_density: float | None = None,
     include: str | None = None,
     exclude: str | None = None,
+    sparse: Collection[str] = (),
 ) -> Proposal:
     """Finds the layers that are sparse enough.
 
@@ -146,6 +161,7 @@ def propose(
         max_density: stands in for `CROSSOVER`.
         include: regular expression; only layers whose name it finds are sites.
         exclude: regular expression; layers whose name it finds are none.
+        sparse: names of the sparse operators that the model was read from.
     """
     sites: list[Site] = []
     refusals: list[Refusal] = []
@@ -153,9 +169,12 @@ def propose(
     for node in model.graph.nodes:
         if not _is_candidate(node):
             continue
-        found = not_asked_for(node.name, include, exclude) or _site(node, shapes)
+        skipped = not_asked_for(node.name, include, exclude)
+        was_sparse = skipped is not None and _is_of(node.name, sparse)
+        found = _site(node, shapes) if skipped is None or was_sparse else skipped
         if isinstance(found, Site):
-            reason = _obstacle(found, max_density)
+            found = replace(found, was_sparse=was_sparse)
+            reason = _obstacle(found, 1.0 if was_sparse else max_density)
             if reason is None:
                 sites.append(found)
                 continue
@@ -167,15 +186,19 @@ def propose(
 
 
 def _obstacle(site: Site, max_density: float | None) -> str | None:
-    """Why `site` is not expected to be faster by itself, or None."""
+    """Why `site` cannot run by itself, or is not expected to be faster, or None."""
     if site.convolution is not None and site.weight.shape[1] == 1 < site.convolution.group:
         return "it is a depthwise convolution, whose time does not depend on its weights"
     limit = site.crossover if max_density is None else max_density
-    if site.pattern.density <= limit:
-        return None
-    return (
-        f"its weight is {site.pattern.density:.2f} dense in blocks of {site.pattern.block}; expected {limit:g} at most"
-    )
+    density, block = site.pattern.density, site.pattern.block
+    if density > limit:
+        return f"its weight is {density:.2f} dense in blocks of {block}; expected {limit:g} at most"
+    return scratch.obstacle(site.scratch)
+
+
+def _is_of(name: str, operators: Collection[str]) -> bool:
+    """Whether a layer was one of `operators`, whose name it has then, or was in one, whose name its own begins with."""
+    return any(name == operator or name.startswith(f"{operator}/") for operator in operators)
 
 
 def _is_candidate(node: Node) -> bool:

@@ -24,13 +24,13 @@ constexpr int64_t kLeastBands = 4;
 constexpr int64_t kSlack = LISSOM_PANEL_MULTIPLE;
 
 bool sane(const lissom_conv2d& s) {
-  for (const int64_t size : {s.batch, s.groups, s.in_channels, s.out_channels, s.in[0], s.in[1], s.out[0], s.out[1],
-                             s.kernel[0], s.kernel[1], s.stride[0], s.stride[1], s.dilation[0], s.dilation[1]}) {
+  for (const int64_t size : {s.batch, s.groups, s.in_channels, s.out_channels, s.out[0], s.out[1], s.kernel[0],
+                             s.kernel[1], s.stride[0], s.stride[1], s.dilation[0], s.dilation[1]}) {
     if (size <= 0 || size >= kLargest) return false;
   }
   for (int axis = 0; axis < 2; ++axis) {
-    if (s.pad[axis] < 0 || s.pad[axis] >= kLargest || s.dilation[axis] * s.kernel[axis] >= kLargest ||
-        (s.out[axis] + s.kernel[axis]) * s.stride[axis] >= kLargest) {
+    if (s.in[axis] < 0 || s.in[axis] >= kLargest || s.pad[axis] < 0 || s.pad[axis] >= kLargest ||
+        s.dilation[axis] * s.kernel[axis] >= kLargest || (s.out[axis] + s.kernel[axis]) * s.stride[axis] >= kLargest) {
       return false;
     }
   }
@@ -39,7 +39,7 @@ bool sane(const lissom_conv2d& s) {
 }
 
 bool fits(const lissom_conv2d& s, const lissom_f32_chain& chain) {
-  if (chain.expand != nullptr && chain.expand->rows != s.in_channels) return false;
+  if (chain.expand != nullptr && (chain.expand->rows != s.in_channels || s.in[0] == 0 || s.in[1] == 0)) return false;
   if (chain.project != nullptr && chain.project->depth != s.out_channels) return false;
   if (chain.spatial == nullptr) {
     return chain.depthwise != nullptr && chain.depthwise_bias != nullptr && s.in_channels == s.out_channels &&
@@ -89,8 +89,9 @@ double lay_out(const lissom_f32_chain& chain, int64_t band, lissom_chain_plan* p
 LISSOM_EXPORT int32_t lissom_f32_sparse_chain_plan(const lissom_conv2d* shape, const lissom_f32_chain* chain,
                                                    lissom_chain_plan* plan) {
   if (!sane(*shape) || !fits(*shape, *chain)) return -1;
-  const lissom_conv2d& s = *shape;
-  plan->shape = s;
+  plan->shape = *shape;
+  const lissom_conv2d& s = plan->shape;
+  if (s.in[1] == 0) plan->shape.in[0] = 0; /* rows without columns are none */
   plan->span = (s.kernel[0] - 1) * s.dilation[0] + 1;
   plan->kept = chain->expand == nullptr ? 0 : std::max<int64_t>(0, plan->span - s.stride[0]);
   const int64_t read = (s.out[1] - 1) * s.stride[1] + (s.kernel[1] - 1) * s.dilation[1] + 1;

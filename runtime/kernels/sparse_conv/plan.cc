@@ -21,19 +21,21 @@ constexpr int64_t kLargestPanelFloats = 120 * 1024;
 constexpr int64_t kStep = 8;
 
 bool sane(const lissom_conv2d& s, const lissom_f32_sparse& w) {
-  for (const int64_t size : {s.batch, s.groups, s.in_channels, s.out_channels, s.in[0], s.in[1], s.out[0], s.out[1],
-                             s.kernel[0], s.kernel[1], s.stride[0], s.stride[1], s.dilation[0], s.dilation[1]}) {
+  for (const int64_t size : {s.batch, s.groups, s.in_channels, s.out_channels, s.out[0], s.out[1], s.kernel[0],
+                             s.kernel[1], s.stride[0], s.stride[1], s.dilation[0], s.dilation[1]}) {
     if (size <= 0 || size >= kLargest) return false;
   }
-  if (s.pad[0] < 0 || s.pad[0] >= kLargest || s.pad[1] < 0 || s.pad[1] >= kLargest) return false;
+  for (const int64_t size : {s.in[0], s.in[1], s.pad[0], s.pad[1]}) {
+    if (size < 0 || size >= kLargest) return false;
+  }
   if (s.in_channels % s.groups != 0 || s.out_channels % (s.groups * w.block) != 0 || w.rows != s.out_channels) {
     return false;
   }
   const int64_t taps = s.kernel[0] * s.kernel[1];
   return taps < kLargest && s.in_channels / s.groups * taps == w.depth && s.in[0] * s.in[1] < kLargest &&
          s.out[0] * s.out[1] < kLargest && s.dilation[0] * s.kernel[0] < kLargest &&
-         s.dilation[1] * s.kernel[1] < kLargest && (s.dilation[0] * s.kernel[0] / s.stride[0]) * s.out[1] < kLargest && (s.out[0] + s.kernel[0]) * s.stride[0] < kLargest &&
-         (s.out[1] + s.kernel[1]) * s.stride[1] < kLargest;
+         s.dilation[1] * s.kernel[1] < kLargest && (s.dilation[0] * s.kernel[0] / s.stride[0]) * s.out[1] < kLargest &&
+         (s.out[0] + s.kernel[0]) * s.stride[0] < kLargest && (s.out[1] + s.kernel[1]) * s.stride[1] < kLargest;
 }
 
 /* What decides how long a tile takes. */

@@ -50,8 +50,8 @@ struct lissom_conv_plan {
   int64_t pitch;     /* elements between rows of the panel */
 };
 
-/* Plans a run. Returns 0, or -1 when a size is not positive, does not suit the weight, or overflows what the kernels
- * count in. */
+/* Plans a run. Returns 0, or -1 when a size is not positive (in and pad: negative), does not suit the weight, or
+ * overflows what the kernels count in. */
 LISSOM_EXPORT int32_t lissom_f32_sparse_conv_plan(const lissom_conv2d* shape, const lissom_f32_sparse* w,
                                                   lissom_conv_plan* plan);
 

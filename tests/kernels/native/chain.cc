@@ -79,7 +79,7 @@ Chain random_chain(Random& random, bool quick) {
     const int64_t square = random.one_of<int64_t>({1, 3, 3, 5});
     int64_t end_pads[2];
     for (const int axis : {0, 1}) {
-      chain.shape.in[axis] = random.between(1, largest);
+      chain.shape.in[axis] = random.between(kind == 2 ? 0 : 1, largest); /* nothing is expanded from no pixel */
       chain.shape.kernel[axis] = random.percent(25) ? random.between(1, 5) : square;
       chain.shape.stride[axis] = random.between(1, 4);
       chain.shape.dilation[axis] = random.one_of<int64_t>({1, 1, 2, 3, 5});

@@ -55,7 +55,7 @@ Conv random_conv(Random& random) {
     conv.shape.groups = random.between(1, 3);
     int64_t end_pads[2];
     for (const int axis : {0, 1}) {
-      conv.shape.in[axis] = random.between(1, 20);
+      conv.shape.in[axis] = random.between(0, 20);
       conv.shape.kernel[axis] = random.between(1, 5);
       conv.shape.stride[axis] = random.between(1, 3);
       conv.shape.dilation[axis] = random.between(1, 3);
