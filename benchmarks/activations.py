@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import lissom
-from lissom.activations.accounting import account
+from lissom.activations.accounting import Account, account
 from lissom.activations.finish import COUNTED_SAMPLES
 from lissom.activations.insert import Mask, insert
 from lissom.activations.judge import Judge
@@ -38,7 +38,7 @@ from lissom.graph.model import Model, is_standard
 from lissom.job import CALIBRATION_SAMPLES
 from lissom.lowering.price import native
 from lissom.recipe_tables import Winners
-from lissom.report.schema import ActivationsEntry, CurveEntry, Report
+from lissom.report.schema import AccountEntry, CurveEntry, Report
 from lissom.scoring import batch_size
 from lissom_runtime.latency import Schedule, compare
 from lissom_runtime.providers import ProviderRequest
@@ -62,9 +62,8 @@ FORMS: Mapping[str, Mapping[str, Any]] = {
 COLOURS = ("#1b6ca8", "#c0392b", "#2e8b57", "#8e44ad", "#b9770e", "#555555")
 
 
-def table(entry: ActivationsEntry) -> str:
+def table(left: Account | AccountEntry) -> str:
     """One line a layer, and the totals."""
-    left = entry.account
     rows = [
         [layer.layer, *(f"{100 * share:.1f}" for share in (layer.given, layer.weights, layer.paper, layer.counted))]
         for layer in left.layers
@@ -216,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(
                 f"\n{case.name}, --keep-macs {keep:g} ({report.status}): {score.metric} {score.before:.4f} → ", end=""
             )
-            print(f"{score.after:.4f} (n={score.n})\n\n{table(report.activations)}", flush=True)
+            print(f"{score.after:.4f} (n={score.n})\n\n{table(report.activations.account)}", flush=True)
             (REPORTS / f"{name}.svg").write_text(drawn(report.activations.sensitivity), encoding="utf-8")
 
 

@@ -226,10 +226,11 @@ INTEGRAL = (Path(lissom.__file__).parent / "recipes" / "integral.toml").read_tex
         ("[winners]", "[winners]\nrates = [0.12345]", "expected rates in thousandths, but got 0.12345"),
         ("[winners]", "[winners]\nalpha = 0.0", "greater than 0"),
         ('form = "static"', 'form = "dynamic"\nkeeps_nan = true', 'expected the form "static" for per_channel and'),
+        ('form = "static"', 'form = "dynamic"\nremove_silent = true', "and for remove_silent, but got"),
         ('objective = "total"', 'objective = "minimax"', 'winners expect objective "total" and error "outputs"'),
         ('[low_rank]\nenabled = false', '[low_rank]\nmetric = "whitened"', "winners expect sparse alone beside them"),
     ],
-    ids=["none", "beyond the whole", "no rates", "finer", "no sample", "dynamic", "objective", "kinds"],
+    ids=["none", "beyond the whole", "no rates", "finer", "no sample", "dynamic", "silent", "objective", "kinds"],
 )  # fmt: skip
 def test_a_table_of_winners_that_means_nothing_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
     path = tmp_path / "recipe.toml"
@@ -237,3 +238,37 @@ def test_a_table_of_winners_that_means_nothing_is_refused(tmp_path: Path, old: s
     with pytest.raises(UsageError, match="expected a valid recipe") as refused:
         read_recipe(str(path))
     assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("form", ["static", "dynamic"])
+def test_black_calibration_images_still_give_a_network(network: str, tmp_path: Path, form: str) -> None:
+    """All that is known is what the biases give; bounds are met, and other inputs have finite outputs."""
+    np.savez(tmp_path / "black.npz", x=np.zeros((8, 3, 8, 8), np.float32))
+    found = lissom.compress(
+        network,
+        recipe=recipe(f'form = "{form}"'),
+        bounds={"keep_macs": 0.5},
+        calibration=str(tmp_path / "black.npz"),
+        keep_thresholds=True,
+    )
+    assert found.report.status == "met"
+    assert found.model is not None
+    (y,) = run_session(open_session(found.model.SerializeToString()), {"x": floats(1, 4, 3, 8, 8)})
+    assert np.isfinite(y).all()
+    assert y.std() > 0
+
+
+def test_an_activation_that_is_nan_on_the_calibration_data_is_refused_by_name(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = case(
+        PLAIN.replace("c1 = Conv <pads = [1, 1, 1, 1]> (x,", "l1 = Log (x) c1 = Conv <pads = [1, 1, 1, 1]> (l1,")
+    )
+    onnx.save(broken.model.to_proto(), tmp_path / "broken.onnx")
+    words = ["compress", str(tmp_path / "broken.onnx"), "-o", str(tmp_path / "out.onnx"), "--recipe", "integral"]
+    assert main([*words, "--keep-macs", "0.5", "--calibration", data]) == 2
+    assert "NaN" in capsys.readouterr().err
+    assert not (tmp_path / "out.onnx").exists()
+    words = ["inspect", str(tmp_path / "broken.onnx"), "--sensitivity", "--calibration", data]
+    assert main(words) == 2
+    assert "expected finite activations, but got one that is NaN or infinite in 'a1'" in capsys.readouterr().err

@@ -136,3 +136,30 @@ def test_all_layers_become_sparse_and_static_masks_are_fused() -> None:
     names = [node.op_type for node in masked(whole=True, is_dynamic=False).lowered.graph.node]
     sparse = [name for name in names if name.startswith("Sparse")]
     assert [name.endswith("_thresholded_relu") for name in sparse] == [True, True, True, False]
+
+
+def test_dynamic_masks_stay_operators_however_often_a_file_is_lowered() -> None:
+    lowered = masked(whole=True, is_dynamic=True).lowered
+    again = lissom.lower(lowered, shapes={"x": (1, *IMAGE)}, measured=False)
+    for proto in (lowered, again.model):
+        names = [node.op_type for node in proto.graph.node]
+        assert names.count("WinnerMask") == 3
+        assert [body.name for body in proto.functions].count("WinnerMask") == 1
+        assert "TopK" not in names
+    assert any("4 sparse operators were read as dense layers" in remark for remark in again.report.remarks)
+    x = whole_numbers(1, 3, *IMAGE)
+    once, twice = (open_session(proto.SerializeToString()) for proto in (lowered, again.model))
+    np.testing.assert_array_equal(run(once, x), run(twice, x))
+
+
+def test_a_mask_with_another_body_is_inlined_and_means_what_it_says() -> None:
+    lowered = masked(whole=True, is_dynamic=True).lowered
+    (body,) = [body for body in lowered.functions if body.name == "WinnerMask"]
+    (last,) = [node for node in body.node if "y" in node.output]
+    assert last.op_type == "Where"
+    last.input[1], last.input[2] = last.input[2], last.input[1]
+    x = whole_numbers(1, 3, *IMAGE)
+    before = run(open_session(lowered.SerializeToString()), x)
+    again = lissom.lower(lowered, shapes={"x": (1, *IMAGE)}, measured=False).model
+    assert "WinnerMask" not in {node.op_type for node in again.graph.node}
+    np.testing.assert_array_equal(run(open_session(again.SerializeToString()), x), before)

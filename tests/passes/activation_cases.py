@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,13 +12,18 @@ from typing import Any
 import numpy as np
 from graph.onnx_text import Arrays, floats, model, run
 from lissom import pipeline
+from lissom.activations.finish import Masked
+from lissom.activations.plan import Activations
+from lissom.activations.rates import rate_of
 from lissom.activations.sites import Sites, find_sites
+from lissom.applying import Candidate
 from lissom.canonical import canonicalise
 from lissom.graph.layers import Layer, activations, find_layers
 from lissom.graph.model import Model
 from lissom.graph.naming import name_nodes
 from lissom.kinds import KINDS
 from lissom.observe import observe_moments, observe_shapes
+from lissom.options import Menu, Option, Plan
 from lissom.pipeline import Study
 from lissom.price.cache import Cache
 from lissom.price.distortion import DistortionTable
@@ -115,7 +121,13 @@ def recipe(words: str = "", refit: bool = False) -> Recipe:
     return Recipe.model_validate({"name": "test", **tomllib.loads(RECIPE.format(words) + table)})
 
 
-def study_of(text: str, asked: Recipe | None = None, labels: bool = False, exclude: str | None = None) -> Study:
+def study_of(
+    text: str,
+    asked: Recipe | None = None,
+    labels: bool = False,
+    exclude: str | None = None,
+    **constants: np.ndarray[Any, Any],
+) -> Study:
     """All that is known of a network before a bound is looked at, with measured distortions.
 
     Args:
@@ -123,9 +135,10 @@ def study_of(text: str, asked: Recipe | None = None, labels: bool = False, exclu
         asked: the recipe.
         labels: whether the samples have labels: the classes that the network names.
         exclude: layers that are no sites.
+        constants: weights that are not random.
     """
     asked = recipe() if asked is None else asked
-    known = case(text)
+    known = case(text, **constants)
     canonical = canonicalise(known.model, {"x": known.feeds["x"][:1]})
     batches = [{"x": floats(40 + number, 16, 3, 8, 8)} for number in range(4)]
     moments = observe_moments(canonical.model, canonical.layers, batches)
@@ -137,3 +150,32 @@ def study_of(text: str, asked: Recipe | None = None, labels: bool = False, exclu
         priced = pipeline.price_distortion(proposed, table)
     named = [run(canonical.model, feeds)[0].argmax(axis=1) if labels else None for feeds in batches]
     return pipeline.price_activations(priced, list(zip(batches, named, strict=True)))
+
+
+def activations_of(study: Study) -> Activations:
+    """The activations of a study, which has some."""
+    assert study.activations is not None
+    return study.activations
+
+
+def masked_of(candidate: Candidate) -> Masked:
+    """What was masked of a candidate."""
+    assert candidate.masked is not None
+    return candidate.masked
+
+
+def planned(study: Study, densities: Sequence[float], rates: Sequence[float]) -> Plan:
+    """The layers and the groups of activations at about these shares, whatever that loses."""
+    groups = activations_of(study).found.groups
+    wished = {**dict(zip((layer.name for layer in study.canonical.layers), densities, strict=False))}
+    wished |= dict(zip(groups, rates, strict=False))
+    options = {}
+    for menu in study.menus:
+        many = [menu.option(number) for number in range(1 + sum(len(ladder) for ladder in menu.ladders))]
+        share = wished.get(menu.site, 1.0)
+        options[menu.site] = min(many, key=lambda option: abs(_share(option, menu) - share))
+    return Plan(options, 0.0)
+
+
+def _share(option: Option, menu: Menu) -> float:
+    return option.cost.params / menu.dense.cost.params if menu.dense.cost.params else rate_of(option)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -10,52 +11,24 @@ import pytest
 from graph.onnx_text import floats, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lissom import pipeline
-from lissom.activations.finish import Masked
+from lissom import applying, pipeline
 from lissom.activations.insert import Static
-from lissom.activations.plan import Activations
 from lissom.activations.rates import Limits, choose_together, rate_of
 from lissom.allocate.choose import choose as chosen
-from lissom.options import Menu, Option, Plan
-from lissom.pipeline import Candidate, Study
+from lissom.graph.model import Model
+from lissom.pipeline import Study
 from lissom_runtime.errors import GoalMissed, UsageError
-from passes.activation_cases import PLAIN, RESIDUAL, recipe, study_of
+from lissom_runtime.latency import PairedLatency, Samples
+from passes.activation_cases import PLAIN, RESIDUAL, activations_of, masked_of, planned, recipe, study_of
 
 pytestmark = pytest.mark.ort
 
 STUDIES = {"plain": study_of(PLAIN), "residual": study_of(RESIDUAL)}
 
 
-def activations_of(study: Study) -> Activations:
-    assert study.activations is not None
-    return study.activations
-
-
-def masked_of(candidate: Candidate) -> Masked:
-    assert candidate.masked is not None
-    return candidate.masked
-
-
 def limit(study: Study, share: float) -> float:
     """A limit on the sites' multiply-accumulates between the least and all."""
     return study.least("macs") + share * (study.cost("macs") - study.least("macs"))
-
-
-def planned(study: Study, densities: Sequence[float], rates: Sequence[float]) -> Plan:
-    """The layers and the groups of activations at about these shares, whatever that loses."""
-    groups = activations_of(study).found.groups
-    wished = {**dict(zip((layer.name for layer in study.canonical.layers), densities, strict=False))}
-    wished |= dict(zip(groups, rates, strict=False))
-    options = {}
-    for menu in study.menus:
-        many = [menu.option(number) for number in range(1 + sum(len(ladder) for ladder in menu.ladders))]
-        share = wished.get(menu.site, 1.0)
-        options[menu.site] = min(many, key=lambda option: abs(_share(option, menu) - share))
-    return Plan(options, 0.0)
-
-
-def _share(option: Option, menu: Menu) -> float:
-    return option.cost.params / menu.dense.cost.params if menu.dense.cost.params else rate_of(option)
 
 
 SHARES = st.lists(st.floats(0, 1), min_size=10, max_size=10)
@@ -106,7 +79,7 @@ def test_a_plan_is_within_its_limits_and_a_finished_model_near_what_it_predicts(
     plan = pipeline.allocate(study, {"macs": limit(study, share)})
     assert plan.total("macs") <= limit(study, share)
     assert {option.kind for option in plan.changed.values()} >= {"winners"}
-    candidate = pipeline.apply(study, plan)
+    candidate = applying.apply(study, plan)
     outside = study.canonical.totals.macs - study.cost("macs")
     assert candidate.totals.macs == pytest.approx(outside + plan.total("macs"), rel=0.15)
     left = masked_of(candidate).account
@@ -119,7 +92,7 @@ def test_without_a_limit_on_multiply_accumulates_no_mask_is_chosen() -> None:
     study = STUDIES["plain"]
     plan = pipeline.allocate(study, {"params": 0.3 * study.cost("params")})
     assert {option.kind for option in plan.changed.values()} == {"block-sparse"}
-    assert masked_of(pipeline.apply(study, plan)).masks == {}
+    assert masked_of(applying.apply(study, plan)).masks == {}
 
 
 def test_the_least_that_can_be_asked_is_reached_and_less_is_refused() -> None:
@@ -133,7 +106,7 @@ def test_the_least_that_can_be_asked_is_reached_and_less_is_refused() -> None:
 def test_every_mask_keeps_its_rate_of_what_reaches_it(words: str, refit: bool) -> None:
     study = study_of(PLAIN, recipe(words, refit))
     rates = {"a1": 0.25, "a2": 0.4}
-    candidate = pipeline.apply(study, planned(study, [0.7, 0.5, 0.5], list(rates.values())))
+    candidate = applying.apply(study, planned(study, [0.7, 0.5, 0.5], list(rates.values())))
     masked = masked_of(candidate)
     assert masked.masks.keys() == rates.keys()
     for tensor, rate in rates.items():
@@ -144,7 +117,7 @@ def test_every_mask_keeps_its_rate_of_what_reaches_it(words: str, refit: bool) -
 
 def test_a_stage_of_a_residual_network_has_one_rate_and_each_activation_its_own_threshold() -> None:
     study = STUDIES["residual"]
-    masked = masked_of(pipeline.apply(study, planned(study, [0.5] * 6, [0.25] * 3)))
+    masked = masked_of(applying.apply(study, planned(study, [0.5] * 6, [0.25] * 3)))
     group = activations_of(study).found.groups["a1 winners"]
     thresholds = []
     for member in group:
@@ -186,7 +159,7 @@ def test_activations_that_are_zero_everywhere_cost_nothing_and_are_offered_nothi
     assert activations_of(silent).rates.densities["a1"] <= 1e-5
     (menu,) = [menu for menu in silent.menus if menu.site == "a1 winners"]
     assert menu.ladders == ()
-    candidate = pipeline.apply(silent, pipeline.allocate(silent, {"macs": 0.5 * silent.cost("macs")}))
+    candidate = applying.apply(silent, pipeline.allocate(silent, {"macs": 0.5 * silent.cost("macs")}))
     left = {layer.layer: layer for layer in masked_of(candidate).account.layers}
     assert left["Conv_c2"].paper == left["Conv_c2"].counted == 0
     assert masked_of(candidate).account.silent["a1"] == 4
@@ -202,7 +175,7 @@ def test_a_network_that_gives_nan_is_refused() -> None:
 @pytest.mark.parametrize(("words", "passes"), [("", False), ("keeps_nan = true", True)])
 def test_nan_pass_the_finished_model_where_it_is_asked_for(words: str, passes: bool) -> None:
     study = study_of(PLAIN.replace("a2 = LeakyRelu <alpha = 0.25> (c2)", "a2 = Identity (c2)"), recipe(words))
-    finished = masked_of(pipeline.apply(study, planned(study, [1.0, 0.5, 1.0], [0.6, 0.6]))).expected
+    finished = masked_of(applying.apply(study, planned(study, [1.0, 0.5, 1.0], [0.6, 0.6]))).expected
     x = floats(1, 1, 3, 8, 8)
     x[0, :, 3, 3] = np.nan
     assert np.isnan(run(finished, {"x": x})[0]).any() == passes
@@ -223,3 +196,29 @@ def test_an_activation_that_the_network_gives_out_stays_whole() -> None:
     study = study_of(PLAIN.replace("float[N, 5] y)", "float[N, 5] y, float[N, 4, 8, 8] a1)"))
     assert list(activations_of(study).found.groups) == ["a2 winners"]
     assert "it is an output of the network" in [refusal.reason for refusal in study.refusals if refusal.site == "a1"]
+
+
+def slow_for(tensor: str) -> Callable[[Model, Model], PairedLatency]:
+    """A stopwatch to which the network with one activation masked is slow, and any other one fast."""
+
+    def compare(without: Model, masked: Model) -> PairedLatency:
+        given = ({node.outputs[0].name for node in model.graph.nodes} for model in (without, masked))
+        lacks, has = (f"{tensor}/lissom_whole" in names for names in given)
+        us = np.full(40, 10.0) + np.linspace(0, 0.1, 40)
+        return PairedLatency(Samples(us, 1, 1.0), Samples(us * (2.0 if has and not lacks else 0.5), 1, 1.0))
+
+    return compare
+
+
+def test_the_refit_sees_the_masks_that_stay_and_no_others() -> None:
+    study = study_of(PLAIN, recipe(refit=True))
+    plan = planned(study, [0.7, 0.5, 0.5], [0.25, 0.4])
+    timed = replace(study, activations=replace(activations_of(study), compare=slow_for("a2")))
+    found = applying.apply(timed, plan)
+    assert masked_of(found).slow == {"a2 winners"}
+    assert masked_of(found).masks.keys() == {"a1"}
+    (whole,) = [menu.dense for menu in study.menus if menu.site == "a2 winners"]
+    alone = applying.apply(study, replace(plan, options={**plan.options, "a2 winners": whole}))
+    assert found.model.to_proto().SerializeToString() == alone.model.to_proto().SerializeToString()
+    both = applying.apply(study, plan)
+    assert found.judged != both.judged

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from graph.onnx_text import floats, run
-from lissom.activations.judge import Judge
+from lissom.activations.judge import Judge, Read
 from lissom.activations.prove import TRIES, like, on_some
-from lissom.data import Feeds
+from lissom.data import Dataset, Feeds
 from lissom_runtime.errors import VerificationError
 from passes.activation_cases import PLAIN, case
 
@@ -78,3 +78,22 @@ def test_a_network_without_classes_is_scored_by_its_distortion() -> None:
     before, after = run(network.model, network.feeds)[0], run(other.model, network.feeds)[0]
     lost = ((before - after) ** 2).sum() / (before**2).sum()
     assert judge(other.model).score == -judge(other.model).distortion == pytest.approx(-lost)
+
+
+def test_samples_that_are_read_anew_give_the_verdict_of_those_in_memory_a_batch_at_a_time() -> None:
+    network, x = case(PLAIN), floats(3, 20, 3, 8, 8)
+    other = case(PLAIN, b3=floats(4, 5)).model
+    labels = run(other, {"x": x})[0].argmax(axis=1)
+    asked: list[int] = []
+
+    def read(start: int, stop: int) -> tuple[Feeds, np.ndarray]:
+        asked.append(stop - start)
+        return {"x": x[start:stop]}, labels[start:stop]
+
+    anew = Judge(network.model, Read(Dataset("made up", len(x), read), 8))
+    assert asked == [8, 8, 4]
+    at_once = Judge(network.model, [({"x": x[k : k + 8]}, labels[k : k + 8]) for k in range(0, 20, 8)])
+    assert anew.metric == at_once.metric == "top1"
+    assert anew(other) == at_once(other)
+    assert anew(other).score == 1
+    assert asked == [8, 8, 4] * 3

@@ -14,7 +14,6 @@ from lissom.activations.accounting import Account, account
 from lissom.activations.insert import Mask, insert
 from lissom.activations.sites import find_sites
 from lissom.activations.survey import Found
-from lissom.activations.worth import Compare, slow_groups
 from lissom.canonical import Canonical, canonical_of
 from lissom.data import Feeds
 from lissom.graph.model import Model
@@ -35,7 +34,7 @@ class Masked:
         edited: finished.
         expected: what it must compute, in layers.
         masks: the masks, by tensor.
-        slow: the groups whose masks were left out because they do not make the network faster.
+        slow: the groups whose masks were left out because they do not make the network faster (`worth`).
         account: what is left of the layers.
         refusals: what was declined.
     """
@@ -56,7 +55,6 @@ def put_masks(
     expected: Model,
     finish: Finish,
     batches: Sequence[Feeds],
-    compare: Compare | None = None,
 ) -> Masked:
     """Puts masks into a network and finishes it.
 
@@ -68,24 +66,19 @@ def put_masks(
         expected: what it must compute; it is not changed.
         finish: does what comes after.
         batches: calibration samples, batch by batch.
-        compare: times two networks, where masks that are not faster are to be left out.
     """
-
-    def finished(chosen: Mapping[str, Mask]) -> tuple[Model, list[Refusal]]:
-        copy = edited.copy()
-        refusals = insert(copy, found.sites.sites, chosen, found.shapes)
-        return copy, [*refusals, *finish(copy)]
-
-    slow = {} if compare is None else slow_groups(found, masks, lambda chosen: finished(chosen)[0], compare)
-    left_out = {member.tensor for site in slow for member in found.groups[site]}
-    kept = {name: mask for name, mask in masks.items() if name not in left_out}
-    done, refusals = finished(kept)
+    done, refusals = finished(found, masks, edited, finish)
     copy = expected.copy()
-    declined = {refusal.site for refusal in insert(copy, found.sites.sites, kept, found.shapes)}
-    inserted = {name: mask for name, mask in kept.items() if name not in declined}
-    told = [refusal for refusals_of in slow.values() for refusal in refusals_of]
-    left = _account(canonical, copy, batches)
-    return Masked(done, copy, inserted, frozenset(slow), left, [*told, *refusals])
+    declined = {refusal.site for refusal in insert(copy, found.sites.sites, masks, found.shapes)}
+    inserted = {name: mask for name, mask in masks.items() if name not in declined}
+    return Masked(done, copy, inserted, frozenset(), _account(canonical, copy, batches), refusals)
+
+
+def finished(found: Found, masks: Mapping[str, Mask], edited: Model, finish: Finish) -> tuple[Model, list[Refusal]]:
+    """A network after surgery with masks, finished, and what was declined; `edited` is not changed."""
+    copy = edited.copy()
+    refusals = insert(copy, found.sites.sites, masks, found.shapes)
+    return copy, [*refusals, *finish(copy)]
 
 
 def _account(canonical: Canonical, model: Model, batches: Sequence[Feeds]) -> Account:

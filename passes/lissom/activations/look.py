@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lissom_runtime.errors import UsageError
@@ -41,7 +41,7 @@ def look(
     canonical: Canonical,
     asked: Winners,
     calibration: Sequence[Sample],
-    validation: Sequence[Sample],
+    validation: Iterable[Sample],
     progress: Progress = silent,
 ) -> Looked:
     """Sweeps every group of activations of a model.
@@ -50,7 +50,7 @@ def look(
         canonical: the model.
         asked: which rates and masks.
         calibration: samples that thresholds are found from and multiplications counted on, batch by batch.
-        validation: samples that judge, batch by batch.
+        validation: samples that judge, batch by batch; gone through once for each point of the curves.
         progress: shows the groups as they are done.
 
     Raises:

@@ -10,22 +10,23 @@ Rates save multiply-accumulates and nothing else, so that without a limit on tho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from lissom.activations.finish import Finish, Masked, put_masks
+from lissom.activations.finish import Finish, Masked, finished, put_masks
 from lissom.activations.insert import Mask, insert
 from lissom.activations.judge import Judge, Sample
 from lissom.activations.masks import find_masks
 from lissom.activations.price import judged_samples, price_rates, unmeasured
 from lissom.activations.rates import Choose, Limits, Rates, choose_together, rate_of
+from lissom.activations.silent import without_silent
 from lissom.activations.survey import Found
-from lissom.activations.worth import Compare
+from lissom.activations.worth import Compare, slow_groups
 from lissom.canonical import Canonical
 from lissom.data import Feeds
 from lissom.graph.model import Model
 from lissom.kinds import menu
-from lissom.options import Menu, Option, Plan
+from lissom.options import Menu, Option, Plan, Refusal
 from lissom.recipe_tables import Winners
 
 TURNS = 1
@@ -113,26 +114,51 @@ class Activations:
             plan = replace(choose_together(found.rates, choose, limits), sensitivity=curves)
         return plan
 
-    def masks(self, model: Model, plan: Plan) -> dict[str, Mask]:
-        """The masks of a plan, by tensor, with thresholds found on the network with its weights."""
+    def masks(self, model: Model, plan: Plan, without: Collection[str] = ()) -> dict[str, Mask]:
+        """The masks of a plan, by tensor, with thresholds found on the network with its weights.
+
+        Args:
+            model: that network, without masks.
+            plan: the plan.
+            without: groups that have none, by site.
+        """
         rates = {
             member.tensor: rate_of(plan.options[site])
             for site, group in self.found.groups.items()
-            if site in plan.changed
+            if site in plan.changed and site not in without
             for member in group
         }
         return find_masks(model, self.found, rates, self.asked, self.batches)
 
-    def masked(self, plan: Plan, model: Model) -> tuple[Model, list[str]]:
+    def slow(self, plan: Plan, edited: Model, expected: Model, finish: Finish) -> dict[str, Sequence[Refusal]]:
+        """The groups whose masks are to be left out because they do not make the network faster (`worth`).
+
+        They are found behind surgery and before the refit, so that the refit sees the masks that stay and no others.
+        What is finished has the zeros of the refitted network, and those decide how long it takes.
+        """
+        if self.compare is None:
+            return {}
+        masks = self.masks(expected, plan)
+        return slow_groups(
+            self.found, masks, lambda chosen: finished(self.found, chosen, edited, finish)[0], self.compare
+        )
+
+    def masked(self, plan: Plan, model: Model, without: Collection[str] = ()) -> tuple[Model, list[str]]:
         """The canonical model with the masks of a plan, thresholds found on `model`, and which tensors they are on."""
-        masks, copy = self.masks(model, plan), self.canonical.model.copy()
+        masks, copy = self.masks(model, plan, without), self.canonical.model.copy()
         declined = {refusal.site for refusal in insert(copy, self.found.sites.sites, masks, self.found.shapes)}
         return copy, [name for name in masks if name not in declined]
 
-    def put(self, plan: Plan, edited: Model, expected: Model, finish: Finish) -> Masked:
-        """The finished network of a plan (`finish.put_masks`)."""
-        masks = self.masks(expected, plan)
-        return put_masks(self.canonical, self.found, masks, edited, expected, finish, self.batches, self.compare)
+    def put(
+        self, plan: Plan, slow: Mapping[str, Sequence[Refusal]], edited: Model, expected: Model, finish: Finish
+    ) -> Masked:
+        """The finished network of a plan without the masks of slow groups (`finish.put_masks`)."""
+        masks = self.masks(expected, plan, slow)
+        put = put_masks(self.canonical, self.found, masks, edited, expected, finish, self.batches)
+        if self.asked.remove_silent:
+            put = without_silent(self.canonical, self.found, put, edited, expected, finish, self.batches)
+        told = [refusal for refusals in slow.values() for refusal in refusals]
+        return replace(put, slow=frozenset(slow), refusals=[*told, *put.refusals])
 
     @property
     def extents(self) -> dict[str, tuple[int, ...]]:

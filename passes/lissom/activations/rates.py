@@ -11,7 +11,8 @@ leaves count.
 The cost is a product of two choices. With the rates given it is a sum over the layers, which the allocator deals with
 (`Rates.at`). `choose_together` searches the rates: all groups at the same one first, then one group after the other at
 the next rate it is offered, as long as the summed error of what the allocator makes of it falls. So a plan is no worse
-than the best with one rate everywhere, or without masks. That there is no better one is not proven.
+than the best with one rate everywhere, or without masks. That there is no better one is not proven. The allocator is
+asked only of rates that it was not asked of before, and that no bound says are no better (`bound`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dataclasses import dataclass, replace
 
 from lissom_runtime.errors import GoalMissed
 
+from lissom.activations.bound import least_error
 from lissom.activations.sites import KIND
 from lissom.activations.survey import Group
 from lissom.options import Menu, Option, Plan, Resource
@@ -131,15 +133,18 @@ class _Plans:
 
     def __init__(self, rates: Rates, choose: Choose, limits: Limits) -> None:
         self._sites, self._choose, self._limits = rates, choose, limits
+        self._tried: set[frozenset[tuple[str, float]]] = set()
         self.best: Plan | None = None
         self.rates: Mapping[str, float] = {}
         self.missed = ""
 
     def take(self, rates: Mapping[str, float]) -> bool:
         """Whether the plan at some rates is better than all so far."""
+        if (tried := frozenset(rates.items())) in self._tried:
+            return False
+        self._tried.add(tried)
         menus = self._sites.at(rates)
-        masks = sum(menu.dense.error for menu in menus if menu.site in self._sites.groups)
-        if self.best is not None and masks >= self.best.summed_error:
+        if self.best is not None and least_error(menus, self._limits) >= self.best.summed_error:
             return False
         try:
             plan = self._choose(menus, self._limits)

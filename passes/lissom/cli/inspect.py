@@ -12,6 +12,7 @@ import typer
 from lissom_runtime.errors import UsageError
 from pydantic import BaseModel
 
+from lissom.activations.judge import Read
 from lissom.activations.look import look
 from lissom.canonical import canonicalise
 from lissom.cli import flags
@@ -81,7 +82,7 @@ def inspect(
     looked = None
     if sensitivity and calibration is not None:
         samples = list(open_dataset(calibration, specs).batches(batch_size(specs), CALIBRATION_SAMPLES))
-        judges = samples if validation is None else list(open_dataset(validation, specs).batches(batch_size(specs)))
+        judges = samples if validation is None else Read(open_dataset(validation, specs), batch_size(specs))
         looked = look(canonical, Winners(), samples, judges, progress)
     inspection = Inspection(
         model=model.name,
