@@ -5,8 +5,9 @@
 
 All layers but the first keep a share of their blocks. *Uniform*: the same in each. *Allocated*: as many weights in all,
 the densities being those of least summed distortion (`total`). Statistics, distortions and refit see 512 calibration
-samples and no label; scores are of all test samples (`--tested N`: the first N). The importances
-`rms` and `magnitude` are also given without the refit: the weights that are left as they were.
+samples and no label; scores are of all test samples (`--calibrated N`, `--tested N`: the first N of them). The
+importances `rms` and `magnitude` are also given without the refit: the weights that are left as they were.
+`--uniform` leaves the allocated densities out, for which every layer's distortions would have to be measured.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lissom import pipeline, study
+from lissom import applying, pipeline, study
 from lissom.canonical import canonicalise
 from lissom.job import Job, open_job, require_data
 from lissom.options import Plan
@@ -59,15 +60,15 @@ def uniform(offered: Study, density: float) -> Plan:
 
 def top1(scorer: Scorer, offered: Study, plan: Plan) -> float:
     """The first score of a plan's model, percent."""
-    candidate = pipeline.apply(offered, plan)
+    candidate = applying.apply(offered, plan)
     return 100 * scorer.goal(candidate.model.to_proto().SerializeToString())[1].value
 
 
-def rows(job: Job, scorer: Scorer, recipe: Recipe, densities: Sequence[float]) -> Iterator[str]:
+def rows(job: Job, scorer: Scorer, recipe: Recipe, densities: Sequence[float], allocated: bool = True) -> Iterator[str]:
     """One line a density: kept weights, scores without and with refit and with allocated densities, seconds."""
     proposed = study.propose(job, recipe)
     refitted = replace(proposed, calibration=list(job.samples()))
-    priced = study.price(job, proposed, timed=False)
+    priced = study.price(job, proposed, timed=False) if allocated else None
     for density in densities:
         began = time.perf_counter()
         plan = uniform(proposed, density)
@@ -75,9 +76,10 @@ def rows(job: Job, scorer: Scorer, recipe: Recipe, densities: Sequence[float]) -
         scores = [
             top1(scorer, replace(proposed, recipe=replace_refit(recipe, enabled=False)), plan),
             top1(scorer, refitted, plan),
-            top1(scorer, priced, pipeline.allocate(priced, {"params": kept})),
         ]
-        told = " | ".join(f"{score:.1f}" for score in scores)
+        if priced is not None:
+            scores.append(top1(scorer, priced, pipeline.allocate(priced, {"params": kept})))
+        told = " | ".join([*(f"{score:.1f}" for score in scores), *[""] * (3 - len(scores))])
         yield f"| {recipe.name} | {density:g} | {told} | {time.perf_counter() - began:.0f} |"
 
 
@@ -91,7 +93,7 @@ def measure(case: Case, arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as cache:
         job = open_job(
             case.model,
-            calibration=case.calibration,
+            calibration=first(case.calibration, arguments.calibrated),
             validation=first(case.validation, arguments.tested),
             metric=case.metric,
             exclude=first_layer(case),
@@ -104,7 +106,7 @@ def measure(case: Case, arguments: argparse.Namespace) -> None:
         for importance in arguments.importance:
             recipe = recipe_of(importance, arguments.pattern, arguments.width, arguments.densities, refit=True)
             require_data(job, recipe, make_bounds(keep_params=1.0))
-            for row in rows(job, scorer, recipe, arguments.densities):
+            for row in rows(job, scorer, recipe, arguments.densities, not arguments.uniform):
                 print(row, flush=True)
 
 
@@ -124,6 +126,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--importance", nargs="+", default=["obs", "rms", "magnitude"])
     parser.add_argument("--pattern", default="columns")
     parser.add_argument("--width", type=int, default=4)
+    parser.add_argument("--uniform", action="store_true", help="without the allocated densities")
+    parser.add_argument("--calibrated", type=int, help="samples of the statistics, the distortions and the refit")
     parser.add_argument("--tested", type=int, help="test samples of the scores")
     arguments = parser.parse_args(argv)
     for case in cases(arguments.cifar, arguments.ocr):

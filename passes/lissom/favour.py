@@ -4,7 +4,8 @@
    zeros is offered none, whatever the recipe.
 2. A recipe `by_target` gives each layer one of two methods, by `Target.favours` from its size alone: with few threads
    in step zeros everywhere, with many channels everywhere, between them zeros in layers that wait for memory
-   (`only_favoured`). A channel group is offered where some layer that gives, passes on or reads it is to lose channels.
+   (`only_favoured`). The recipe's `methods` come first. A channel group is offered where some layer that gives, passes
+   on or reads it is to lose channels.
 
 A layer's input is taken as its output positions times the strides: exact without padding.
 
@@ -13,6 +14,8 @@ Source: Yu et al., "Scalpel: Customizing DNN Pruning to the Underlying Hardware 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
 
@@ -23,10 +26,10 @@ from lissom.graph.layers import Layer
 from lissom.nodes.groups import KIND as NODES
 from lissom.options import Menu, Refusal
 from lissom.pipeline import Study, with_menus
-from lissom.recipe import Recipe
+from lissom.recipe import Method, Recipe
 from lissom.recipe_tables import Sparse
 from lissom.sparse.propose import KIND as SPARSE
-from lissom.target.schema import Method, Target
+from lissom.target.schema import Target
 
 FLOAT_BYTES = 4
 
@@ -37,12 +40,18 @@ def for_target(recipe: Recipe, target: Target) -> Recipe:
     N:M patterns are no blocks, and stay as they are unless the target can use no zeros at all.
 
     Raises:
-        UsageError: it can use none, and the recipe offers nothing else.
+        UsageError: it can use none, and the recipe offers nothing else, or gives zeros to some layers.
     """
     sparse, usable = recipe.sparse, target.sparse
     if not sparse.enabled:
         return recipe
     if not usable.widths:
+        asked = next((pattern for pattern, method in recipe.methods.items() if method == "sparse"), None)
+        if asked is not None:
+            raise UsageError(
+                f"expected a target that can use zeros for the method of {asked!r} in the recipe {recipe.name!r}, "
+                f"but {target.name!r} can use none"
+            )
         if recipe.by_target:
             return recipe
         try:
@@ -59,26 +68,38 @@ def for_target(recipe: Recipe, target: Target) -> Recipe:
 
 
 def only_favoured(study: Study, target: Target) -> Study:
-    """The study where each layer has only the method that the target favours, with a refusal of the other."""
-    methods = {layer.name: favoured(layer, target) for layer in study.canonical.layers}
+    """The study where each layer has only the method that it is to have, with a refusal of the other."""
+    asked = {layer.name: method_of(layer.name, study.recipe.methods) for layer in study.canonical.layers}
+    methods = {layer.name: asked[layer.name] or favoured(layer, target) for layer in study.canonical.layers}
+
+    def who(*layers: str) -> str:
+        if all(asked.get(layer) is not None for layer in layers):
+            return f"the recipe {study.recipe.name!r}"
+        return f"the target {target.name!r} ({target.parallelism} parallelism)"
+
     groups = {} if study.widths is None else study.widths.groups
     menus, refusals = [], list(study.refusals)
     for menu in study.menus:
         if menu.site in groups:
             group = groups[menu.site]
-            around = [methods.get(layer) for layer in (*group.rows, *group.through, *group.columns)]
-            if "nodes" in around or not any(around):
+            around = [layer for layer in (*group.rows, *group.through, *group.columns) if layer in methods]
+            if not around or any(methods[layer] == "nodes" for layer in around):
                 menus.append(menu)
                 continue
-            refusals.append(Refusal(group.name, NODES, f"{_of(target)} favours zeros in all layers around it"))
+            refusals.append(Refusal(group.name, NODES, f"{who(*around)} favours zeros in all layers around it"))
             menus.append(Menu(menu.site, menu.dense, ()))
         elif methods[menu.site] == "nodes" and any(ladder.kind == SPARSE for ladder in menu.ladders):
-            refusals.append(Refusal(menu.site, SPARSE, f"{_of(target)} favours whole channels here"))
+            refusals.append(Refusal(menu.site, SPARSE, f"{who(menu.site)} favours whole channels here"))
             others = tuple(ladder for ladder in menu.ladders if ladder.kind != SPARSE)
             menus.append(Menu(menu.site, menu.dense, others))
         else:
             menus.append(menu)
     return replace(with_menus(study, menus), refusals=refusals)
+
+
+def method_of(name: str, methods: Mapping[str, Method]) -> Method | None:
+    """What a recipe gives the layer `name`, or None where it leaves that to the target."""
+    return next((method for pattern, method in methods.items() if re.search(pattern, name)), None)
 
 
 def favoured(layer: Layer, target: Target) -> Method:
@@ -87,7 +108,3 @@ def favoured(layer: Layer, target: Target) -> Method:
     read = geometry.in_channels * prod(geometry.strides) * geometry.out_positions
     written = geometry.out_channels * geometry.out_positions
     return target.favours(geometry.macs, FLOAT_BYTES * geometry.weight_size, FLOAT_BYTES * (read + written))
-
-
-def _of(target: Target) -> str:
-    return f"the target {target.name!r} ({target.parallelism} parallelism)"

@@ -8,6 +8,8 @@ how small or fast the result must be and how much it may lose.
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from lissom_runtime.errors import UsageError
@@ -34,6 +36,9 @@ from lissom.training import Train
 PRESETS = "recipes"
 """Where the recipes are that ship with lissom."""
 
+Method = Literal["sparse", "nodes"]
+"""Zeros in blocks, or whole channels cut."""
+
 Ratio = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -55,6 +60,8 @@ class Recipe(Table):
         refit: what is done after it.
         train: what is done with the result.
         by_target: whether a layer has only the kind that the target favours for it: zeros in blocks or whole channels.
+        methods: regular expressions of layers, and what they have in the place of what the target favours; the first
+            that finds a layer's name counts.
     """
 
     name: str
@@ -71,6 +78,7 @@ class Recipe(Table):
     refit: Refit = Refit()
     train: Train = Train()
     by_target: bool = False
+    methods: Mapping[str, Method] = {}
 
     @property
     def metric(self) -> Metric:
@@ -173,6 +181,13 @@ class Recipe(Table):
     def _a_target_decides_between_two(self) -> Recipe:
         if self.by_target and not (self.sparse.enabled and self.nodes.enabled):
             raise ValueError("by_target expects both sparse and nodes to be enabled: it decides between them")
+        if self.methods and not self.by_target:
+            raise ValueError("methods expect by_target: they take the place of what the target favours")
+        for pattern in self.methods:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"expected a regular expression in methods, but got {pattern!r}: {error}") from error
         return self
 
     @model_validator(mode="after")

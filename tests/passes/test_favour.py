@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,6 +90,49 @@ def test_a_group_between_layers_that_cannot_hold_zeros_is_offered_whatever_the_t
     between = next(menu.site for menu in decoder.menus if "convtranspose" in menu.site.lower())
     for parallelism in ("low", "high"):
         assert kinds(only_favoured(decoder, target(parallelism)))[between] == {NODES}
+
+
+@pytest.mark.ort
+def test_what_the_recipe_says_of_a_layer_counts_before_the_target(study: Study) -> None:
+    first, *others = (layer.name for layer in study.canonical.layers)
+    recipe = study.recipe.model_copy(update={"name": "own", "methods": {f"^{first}$": "nodes", "": "sparse"}})
+    chosen = only_favoured(replace(study, recipe=recipe), target("high"))
+    left = kinds(chosen)
+    assert (left[first], [left[other] for other in others]) == (set(), [{SPARSE}] * len(others))
+    assert chosen.widths is not None
+    for site, group in chosen.widths.groups.items():
+        assert (NODES in left[site]) == (first in {*group.rows, *group.columns})
+    told = {refusal.site: refusal.reason for refusal in chosen.refusals}
+    assert told[first] == "the recipe 'own' favours whole channels here"
+    assert "the recipe 'own' favours zeros in all layers around it" in told.values()
+    alone = study.recipe.model_copy(update={"methods": {"no such layer": "sparse"}})
+    assert kinds(only_favoured(replace(study, recipe=alone), target("high"))) == kinds(
+        only_favoured(study, target("high"))
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ('[methods]\n"" = "nodes"\n', "methods expect by_target"),
+        ('by_target = true\n[methods]\n"(" = "nodes"\n', r"expected a regular expression in methods, but got '\('"),
+        ('by_target = true\n[methods]\n"fc" = "dense"\n', "input should be 'sparse' or 'nodes'"),
+    ],
+)
+def test_methods_that_make_no_sense_are_refused(tmp_path: Path, content: str, sentence: str) -> None:
+    path = tmp_path / "mine.toml"
+    shipped = resources.files("lissom").joinpath("recipes", "scalpel.toml").read_text(encoding="utf-8")
+    head, tables = shipped.replace("by_target = true\n", "").split("[low_rank]")
+    top, mine = content.split("[methods]")
+    path.write_text(f"{head}{top}[low_rank]{tables}[methods]{mine}")
+    with pytest.raises(UsageError, match=f"(?i){sentence}"):
+        read_recipe(str(path))
+
+
+def test_zeros_that_a_recipe_gives_a_layer_need_a_target_that_can_use_them() -> None:
+    recipe = read_recipe("scalpel").model_copy(update={"methods": {"fc": "sparse"}})
+    with pytest.raises(UsageError, match="the method of 'fc' in the recipe 'scalpel', but 'gpu' can use none"):
+        for_target(recipe, read_target("gpu"))
 
 
 def test_zeros_come_in_the_blocks_of_the_target() -> None:

@@ -3,100 +3,42 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from graph.channel_networks import Net, Value
 from graph.onnx_text import floats
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lissom import pipeline
+from lissom import applying, pipeline
 from lissom.allocate.successive import successive
 from lissom.allocate.total import total
-from lissom.canonical import Canonical, canonicalise
-from lissom.graph.layers import Layer
-from lissom.graph.load import from_proto
 from lissom.graph.model import PROVENANCE_KEY
 from lissom.nodes.narrow import narrow
 from lissom.nodes.price import price_widths
 from lissom.nodes.survey import offer_widths, survey
-from lissom.nodes.widths import Point, Widths
 from lissom.observe import observe_moments
 from lissom.options import Menu, Plan, Resource
 from lissom.parallel import open_workers
-from lissom.pipeline import Study
 from lissom.price.cache import Cache
 from lissom.price.outputs import distortion
 from lissom.recipe import Recipe, read_recipe
 from lissom_runtime.errors import GoalMissed, UsageError
 from lissom_runtime.session import open_session, run_session
-
-RESOURCES: tuple[Resource, ...] = ("macs", "bytes")
-
-
-def residual(net: Net) -> Value:
-    return net.identity_block(net.conv(net.image(), 6), "relu")
-
-
-def inverted(net: Net) -> Value:
-    return net.conv(net.depthwise(net.conv(net.image(), 6, 1), 2), 4, 1, act="none")
-
-
-def grouped(net: Net) -> Value:
-    return net.conv(net.conv(net.conv(net.image(), 8), 8, group=2), 6)
-
-
-def gated(net: Net) -> Value:
-    return net.squeeze_excite(net.concat(net.conv(net.image(), 4), net.conv(net.image(), 6)), 4)
-
-
-def enlarged(net: Net) -> Value:
-    return net.conv(net.enlarge(net.conv(net.image(), 6), 4), 4, stride=2)
-
-
-BODIES: Mapping[str, Callable[[Net], Value]] = {
-    body.__name__: body for body in (residual, inverted, grouped, gated, enlarged)
-}
-
-
-def network(body: str, side: int = 4) -> tuple[Canonical, Sequence[Mapping[str, np.ndarray]]]:
-    net = Net(3, side)
-    model = from_proto(net.classified(BODIES[body](net)))
-    batches = [{"image": floats(30 + number, 16, 3, side, side)} for number in range(3)]
-    return canonicalise(model, {"image": batches[0]["image"][:1]}), batches
-
-
-def study_of(body: str, recipe: Recipe | None = None, block: int = 1, exclude: str | None = None) -> Study:
-    canonical, batches = network(body)
-    recipe = read_recipe("nodes") if recipe is None else recipe
-    found = survey(canonical)
-    moments = observe_moments(canonical.model, [*found.layers], batches)
-    study = pipeline.propose_menus(canonical, recipe, block, moments, exclude=exclude, groups=found)
-    return replace(study, calibration=batches if recipe.refit.enabled else ())
-
-
-def widths_of(study: Study) -> Widths:
-    assert study.widths is not None
-    return study.widths
-
-
-def plan_of(study: Study, shares: Sequence[float]) -> Plan:
-    """Of each group about a share, priced about the dense network."""
-    widths = widths_of(study)
-    linear = widths.linear(widths.start())
-    groups = [menu for menu in linear if menu.site in widths.groups]
-    options = {menu.site: menu.dense for menu in linear}
-    for menu, share in zip(groups, shares, strict=False):
-        ladder = menu.ladders[0]
-        options[menu.site] = ladder.option(min(int(share * len(ladder)), len(ladder) - 1))
-    return Plan(options, 0.0)
-
-
-SHARES = st.lists(st.floats(0, 1), min_size=6, max_size=6)
+from passes.width_cases import (
+    BODIES,
+    LEFT_OUT,
+    RESOURCES,
+    SHARES,
+    STUDIES,
+    chosen,
+    network,
+    plan_of,
+    study_of,
+    widths_of,
+)
 
 
 @pytest.mark.ort
@@ -130,58 +72,6 @@ def test_costs_about_a_plan_are_exact_for_a_change_of_one_site(
     settled, _ = widths.settle(Plan(plan, 0.0), point)
     for resource in RESOURCES:
         assert sum(option.cost.get(resource) for option in plan.values()) == pytest.approx(settled.total(resource))
-
-
-class PerMac:
-    """Stands for the latency table: a hundredth of a microsecond a multiply-accumulate, and some for each node."""
-
-    def node(self) -> float:
-        return 2.0
-
-    def dense(self, layer: Layer) -> float:
-        return self.node() + layer.geometry.macs / 100
-
-    def price(self, layer: Layer, menu: Menu) -> Menu:
-        return Menu(menu.site, replace(menu.dense, cost=replace(menu.dense.cost, latency_us=self.dense(layer))), ())
-
-
-@pytest.mark.ort
-@pytest.mark.parametrize("left_out", [False, True], ids=["every layer a site", "some layers left out"])
-@pytest.mark.parametrize("body", [body for body in BODIES if body != "enlarged"])
-@settings(max_examples=5)
-@given(shares=SHARES, factor=st.floats(0.1, 1))
-def test_layers_without_a_menu_take_their_share_of_the_time_of_a_plan(
-    body: str, left_out: bool, shares: Sequence[float], factor: float
-) -> None:
-    table: Any = PerMac()
-    study = pipeline.price_latency((LEFT_OUT if left_out else STUDIES)[body], table)
-    whole = study.cost("latency_us")
-    assert whole == pytest.approx(study.cost("macs") / 100)
-    plan = plan_of(study, shares)
-    settled, _ = widths_of(study).settle(plan, widths_of(study).start())
-    assert settled.total("latency_us") == pytest.approx(settled.total("macs") / 100)
-    fitted = pipeline.fit_latency(study, factor * whole)
-    less, _ = widths_of(fitted).settle(plan_of(fitted, shares), widths_of(fitted).start())
-    assert less.total("latency_us") == pytest.approx(factor * settled.total("latency_us"))
-
-
-@pytest.mark.ort
-def test_what_cannot_be_timed_counts_no_time() -> None:
-    table: Any = PerMac()
-    study = pipeline.price_latency(STUDIES["enlarged"], table)
-    (transposed,) = [part for part in widths_of(study).parts.values() if not part.charged]
-    assert (transposed.layer, transposed.cost.latency_us) == (None, 0.0)
-    assert study.cost("latency_us") == pytest.approx((study.cost("macs") - transposed.cost.macs) / 100)
-
-
-def chosen(menus: Mapping[str, Menu], widths: Widths, point: Point) -> dict:
-    """The options of a point among the menus about it."""
-    options = {site: menu.dense for site, menu in menus.items()}
-    for site in widths.groups:
-        for ladder in menus[site].ladders:
-            for index in np.flatnonzero(ladder.steps == point.kept[site]):
-                options[site] = ladder.option(int(index))
-    return options
 
 
 @pytest.mark.ort
@@ -253,7 +143,7 @@ def test_where_costs_do_not_depend_on_one_another_the_plan_is_the_allocators() -
 def test_a_plan_becomes_a_model_that_is_verified_and_tells_what_was_cut(body: str) -> None:
     study = STUDIES[body]
     plan = pipeline.allocate(study, {"macs": 0.6 * study.cost("macs")})
-    candidate = pipeline.apply(study, plan)
+    candidate = applying.apply(study, plan)
     assert candidate.max_difference < 1e-5
     assert candidate.totals.macs < study.canonical.totals.macs
     told = json.loads(candidate.model.metadata[PROVENANCE_KEY])
@@ -281,7 +171,7 @@ def test_sparse_layers_are_cut_from_what_is_left() -> None:
         if menu.site in widths.parts and menu.ladders:
             options[menu.site] = menu.ladders[0].option(0)
     mixed, _ = widths.settle(Plan(options, 0.0), widths.start())
-    candidate = pipeline.apply(study, mixed)
+    candidate = applying.apply(study, mixed)
     assert candidate.max_difference < 1e-4
     assert candidate.totals.params < narrow(study.canonical, widths, plan).canonical.totals.params
     assert mixed.total("params") < widths.settle(plan, widths.start())[0].total("params")
@@ -382,8 +272,3 @@ def test_a_recipe_of_channels_is_read_strictly(tmp_path, tables: Mapping[str, ob
     path.write_text("\n".join(lines))
     with pytest.raises(UsageError, match=message):
         read_recipe(str(path))
-
-
-STUDIES = {body: study_of(body) for body in BODIES}
-LEFT_OUT = {body: study_of(body, exclude="gemm|transpose") for body in BODIES}
-"""Made once: nothing of a study changes."""

@@ -23,6 +23,7 @@ from lissom.canonical import Canonical
 from lissom.graph.channels.coupling import Coupling, couple, tensors_with_shapes
 from lissom.graph.layers import Layer, activations, geometry_of
 from lissom.graph.model import Node
+from lissom.nodes.between import between
 from lissom.nodes.groups import KIND, ChannelGroup, find_groups
 from lissom.nodes.readers import Reader, find_readers
 from lissom.nodes.scores import NORMS, Method, Ranking, rank
@@ -121,7 +122,9 @@ def offer_widths(
     for (site, group), ranking in zip(progress(list(groups.items()), "ranking channels"), ranked, strict=True):
         rankings[site] = ranking
         offered.append(_menu(site, group, rankings[site], block, parts, sizes))
-    return Widths(found.coupling, found.readers, groups, rankings, moments, parts, (*menus, *offered)), refusals
+    everything = (*menus, *offered)
+    others = between(canonical.model, found.coupling, groups, found.shapes)
+    return Widths(found.coupling, found.readers, groups, rankings, moments, parts, everything, others), refusals
 
 
 def _rank(readers: Mapping[str, Reader], moments: Mapping[str, Moment], method: Method, group: ChannelGroup) -> Ranking:

@@ -10,9 +10,10 @@ accumulates. Latency goes with the work only nearly. What a node takes however n
 the sites (`without_node`); what a plan is said to take is corrected by the search, which measures the finished model.
 
 A layer with a menu is charged for itself. One without (depthwise, grouped, transposed, left out by the user) is charged
-to the groups of its rows, g bears c a_g k_g s; for rows that no group gives, to those of its columns. About a plan, the
-cost of group g at another count is, to first order in all changes, what it bears plus what each layer's r s changes by.
-The menus of `linear` say that; those of a plan's own options add up to its true cost.
+to the groups of its rows, g bears c a_g k_g s; for rows that no group gives, to those of its columns. What stands
+between the layers takes time only (`between`), and is charged as if it gave the channels of its output. About a plan,
+the cost of group g at another count is, to first order in all changes, what it bears plus what each layer's r s changes
+by. The menus of `linear` say that; those of a plan's own options add up to its true cost.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ KEPT = "kept"
 
 @dataclass(frozen=True)
 class Part:
-    """A layer as the groups see it.
+    """A layer, or what stands between layers, as the groups see it.
 
     Attributes:
         cost: what it costs, dense and at full width.
         rows, columns: the share of them that one index of each group is, by site.
         charged: whether it has a menu of its own.
-        layer: what is timed of one without a menu; None: nothing, and it counts no time.
+        layer: what is timed of one without a menu; None: it is timed in the network, or not at all.
     """
 
     cost: Cost
@@ -77,6 +78,7 @@ class Widths:
         moments: mean and second moment of the readers' inputs.
         parts: the layers, by name.
         menus: the menus of all sites, at full width.
+        between: what stands between the layers, by name; it costs nothing but time.
     """
 
     coupling: Coupling
@@ -86,6 +88,7 @@ class Widths:
     moments: Mapping[str, Moment]
     parts: Mapping[str, Part]
     menus: Sequence[Menu] = field(default_factory=tuple)
+    between: Mapping[str, Part] = field(default_factory=dict)
 
     def kept(self, plan: Plan) -> dict[str, IntArray]:
         """The indices that a plan keeps of each group that it cuts, by the group's name."""
@@ -100,34 +103,38 @@ class Widths:
         """The same with other menus of the same sites; layers without one keep the time that they have."""
         costs = {menu.site: menu.dense.cost for menu in menus}
         timed = any(cost.latency_us is not None for cost in costs.values())
-        parts = {
-            name: replace(
-                part,
-                cost=costs[name]
-                if part.charged
-                else replace(part.cost, latency_us=(part.cost.latency_us or 0.0) if timed else None),
-            )
-            for name, part in self.parts.items()
-        }
-        return replace(self, menus=menus, parts=parts)
 
-    def timed(self, dense_us: Callable[[Layer], float], node_us: float) -> Widths:
-        """The same with the times of the layers that have no menu, where they can be measured.
+        def known(part: Part) -> Part:
+            return replace(part, cost=replace(part.cost, latency_us=(part.cost.latency_us or 0.0) if timed else None))
+
+        parts = {
+            name: replace(part, cost=costs[name]) if part.charged else known(part) for name, part in self.parts.items()
+        }
+        between = {name: known(part) for name, part in self.between.items()}
+        return replace(self, menus=menus, parts=parts, between=between)
+
+    @property
+    def untimed(self) -> list[str]:
+        """Names of what takes time and cannot be timed as a layer."""
+        return [*(name for name, part in self.parts.items() if not part.charged and part.layer is None), *self.between]
+
+    def timed(self, dense_us: Callable[[Layer], float], node_us: float, others_us: Mapping[str, float]) -> Widths:
+        """The same with the times of the layers that have no menu and of what stands between, where they are measured.
 
         Args:
             dense_us: microseconds of a layer.
             node_us: what of them a layer takes at any width.
+            others_us: microseconds of what cannot be timed as a layer, by name, without what it takes at any width.
         """
-        times = {
-            name: 0.0 if part.layer is None else max(dense_us(part.layer) - node_us, 0.0)
-            for name, part in self.parts.items()
-            if not part.charged
-        }
-        parts = {
-            name: replace(part, cost=replace(part.cost, latency_us=times[name])) if name in times else part
-            for name, part in self.parts.items()
-        }
-        return replace(self, parts=parts)
+
+        def told(name: str, part: Part) -> Part:
+            if part.charged:
+                return part
+            us = others_us.get(name, 0.0) if part.layer is None else max(dense_us(part.layer) - node_us, 0.0)
+            return replace(part, cost=replace(part.cost, latency_us=us))
+
+        parts = {name: told(name, part) for name, part in self.parts.items()}
+        return replace(self, parts=parts, between={name: told(name, part) for name, part in self.between.items()})
 
     def with_times(self, menu: Menu) -> Menu:
         """A group's menu with the times of the layers that it bears, nothing else being cut."""
@@ -137,14 +144,15 @@ class Widths:
         return Menu(menu.site, dense, tuple(replace(lad, latency_us=each * lad.steps) for lad in menu.ladders))
 
     def faster(self, factor: float) -> Widths:
-        """The same with the times of the layers that have no menu scaled."""
-        parts = {
-            name: part
-            if part.charged or part.cost.latency_us is None
-            else replace(part, cost=replace(part.cost, latency_us=factor * part.cost.latency_us))
-            for name, part in self.parts.items()
-        }
-        return replace(self, parts=parts)
+        """The same with the times of the layers that have no menu, and of what stands between, scaled."""
+
+        def scaled(part: Part) -> Part:
+            if part.charged or part.cost.latency_us is None:
+                return part
+            return replace(part, cost=replace(part.cost, latency_us=factor * part.cost.latency_us))
+
+        parts = {name: scaled(part) for name, part in self.parts.items()}
+        return replace(self, parts=parts, between={name: scaled(part) for name, part in self.between.items()})
 
     def start(self) -> Point:
         """Where nothing is cut."""
@@ -211,10 +219,10 @@ class Widths:
     def _about(self, site: str, counts: IntArray, point: Point, resource: Resource) -> FloatArray:
         """The cost[n] of keeping counts[n] of a group, to first order about a point."""
         cost: FloatArray = np.full(len(counts), float(self._borne(site, point, resource)))
-        for name, part in self.parts.items():
+        for name, part in (*self.parts.items(), *self.between.items()):
             if site in part.rows or site in part.columns:
                 worth = point.full.get(name, part.cost).get(resource)
-                here = self._share(name, point)
+                here = self._part(part, point)
                 rows = self._left(part.rows, point) - part.rows.get(site, 0.0) * (point.kept[site] - counts)
                 columns = self._left(part.columns, point) - part.columns.get(site, 0.0) * (point.kept[site] - counts)
                 cost += worth * (rows * columns - here)
@@ -229,7 +237,7 @@ class Widths:
                 part.rows.get(site, 0.0) * self._left(part.columns, point)
                 + self._kept_rows(part) * part.columns.get(site, 0.0)
             )
-            for part in self.parts.values()
+            for part in (*self.parts.values(), *self.between.values())
             if not part.charged
         )
 
@@ -239,7 +247,10 @@ class Widths:
 
     def _share(self, layer: str, point: Point) -> float:
         """What is left of a layer's weights."""
-        part = self.parts[layer]
+        return self._part(self.parts[layer], point)
+
+    def _part(self, part: Part, point: Point) -> float:
+        """What is left of a part."""
         return self._left(part.rows, point) * self._left(part.columns, point)
 
     def _left(self, shares: Mapping[str, float], point: Point) -> float:

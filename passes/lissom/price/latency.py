@@ -14,22 +14,25 @@ because a larger rank is not faster (a dip is noise). What is dropped from a men
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from lissom_runtime import plugins
 from lissom_runtime.latency import Samples, Schedule, compare_many
 from lissom_runtime.providers import ProviderRequest
 from lissom_runtime.session import open_session
 
+from lissom.data import Feeds
 from lissom.graph.layers import Layer
 from lissom.graph.model import Model
 from lissom.options import FloatArray, Ladder, Menu, Parameters
-from lissom.price.cache import Cache
+from lissom.price.between import profiled
+from lissom.price.cache import Cache, content_of
 from lissom.price.chain import LEAST_CHANNELS, Emit, chain, groups_of, least_layer
 
 ANCHORS = 4
@@ -58,6 +61,9 @@ MOST_COPIES = 8
 MOST_WEIGHT_BYTES = 256e6
 
 SCHEDULE = Schedule(warmup=3, min_pairs=20, max_pairs=100, max_seconds=1.0)
+
+LEAST_US = 1e-6
+"""What takes no time is remembered to take that."""
 
 EmitOption = Callable[[Model, Layer, Parameters, np.random.Generator], None]
 """Puts an option, with random weights, in the place of a layer: each kind has one."""
@@ -128,6 +134,23 @@ class LatencyTable:
     def node(self) -> float:
         """Microseconds that a layer takes however few channels are left of it."""
         return self.dense(least_layer(max(self._block, LEAST_CHANNELS)))
+
+    def between(self, network: onnx.ModelProto, feeds: Feeds, names: Collection[str]) -> dict[str, float]:
+        """Microseconds of what is no layer in a network, by name, without what any node takes.
+
+        Args:
+            network: the network.
+            feeds: its inputs; their shapes are what counts.
+            names: what is wanted, as `lissom.price.between` names it; what has no time there takes none.
+        """
+        shapes = {name: list(values.shape) for name, values in feeds.items()}
+        whole = {**self._base, "network": content_of(network, []), "shapes": shapes}
+        keys = {name: {**whole, "between": name} for name in names}
+        if any(self._recall(key) is None for key in keys.values()):
+            found = profiled(network.SerializeToString(), feeds, self._provider, self.node())
+            for name, key in keys.items():
+                self._remember(key, max(found.get(name, 0.0), LEAST_US), sure=True)
+        return {name: self._memory[_text(key)] for name, key in keys.items()}
 
     def _usable(self, layer: Layer, ladder: Ladder) -> Ladder:
         """The steps of `ladder` that are worth timing."""

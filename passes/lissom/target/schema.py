@@ -17,7 +17,7 @@ from lissom_runtime.target import Machine
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from lissom.presets import read_toml
-from lissom.recipe import first_problem
+from lissom.recipe import Method, first_problem
 from lissom.target.roofline import estimated_us, is_memory_bound
 
 VERSION: Literal[1] = 1
@@ -28,9 +28,6 @@ PRESETS = "target/presets"
 
 Parallelism = Literal["low", "moderate", "high"]
 """Where zeros in blocks pay: everywhere, in memory-bound layers, or nowhere."""
-
-Method = Literal["sparse", "nodes"]
-"""Zeros in blocks, or whole channels cut."""
 
 Count = Annotated[int, Field(ge=1, strict=True)]
 Measured = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
