@@ -25,6 +25,7 @@ from lissom.report.sweep import RowEntry
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.results import DATA, REPORTS, Case, cases, first
+from benchmarks.subjects import file_words
 
 DROPS = (0.02, 0.01, 0.005)
 
@@ -64,8 +65,8 @@ def measure(
         keep_anyway=True,
     )
     REPORTS.mkdir(parents=True, exist_ok=True)
-    told = "-".join(recipe.name for recipe in recipes)
-    path = REPORTS / f"{case.model.stem}-{told}-sweep.json"
+    told = "-".join(f"{recipe.name}-{recipe.allocate.budget}" for recipe in recipes)
+    path = REPORTS / f"{file_words(case.name)}-{told}-sweep.json"
     path.write_text(json.dumps(swept.report.model_dump(mode="json")), encoding="utf-8")
     return [row(case, entry) for entry in swept.report.rows]
 

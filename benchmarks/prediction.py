@@ -27,7 +27,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
-from lissom import pipeline
+from lissom import applying, pipeline
 from lissom.cli.console import progress
 from lissom.kinds import KINDS
 from lissom.options import Menu, Option, Plan
@@ -46,6 +46,7 @@ from scipy.stats import spearmanr
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.subjects import (
+    NETWORKS,
     Ruler,
     Subject,
     arguments_of,
@@ -146,7 +147,7 @@ def predict_latency(subject: Subject, study: Study, arguments: argparse.Namespac
     study = with_distortions(subject, pipeline.price_latency(study, latency_table(provider, cache), progress), cache)
     study = pipeline.fit_latency(study, whole)
     plans = list(_latency_plans(study, whole, arguments.fast))
-    models = [pipeline.apply(study, plan).model.to_proto().SerializeToString() for _, plan in plans]
+    models = [applying.apply(study, plan).model.to_proto().SerializeToString() for _, plan in plans]
     sessions = [session, *(open_session(model, provider) for model in models)]
     schedule = Schedule(max_pairs=1000, max_seconds=arguments.seconds)
     original, *others = compare_many([(each, subject.canonical.feeds) for each in sessions], schedule=schedule)
@@ -179,7 +180,7 @@ def predict_distortion(
     shares = np.linspace(*between, count).tolist()
     for seed, share in enumerate(progress(shares, subject.case.name)):
         plan = random_plan(study.menus, share, np.random.default_rng(seed), any_ladder)
-        candidate = pipeline.apply(study, plan)
+        candidate = applying.apply(study, plan)
         found.append(Judged(candidate.totals.params / original, plan.summed_error, ruler(candidate.model)))
     return found
 
@@ -216,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     networks: dict[str, Any] = {}
     with TemporaryDirectory() as folder:
         cache = Path(folder) if arguments.fast else arguments.cache
-        for case in chosen_cases(arguments):
+        for case in chosen_cases(arguments, (*NETWORKS, "ch_ppocr_mobile_v2.0_cls_infer")):
             subject = open_subject(case, arguments.samples, arguments.held_out)
             study = pipeline.propose_menus(subject.canonical, recipe, Machine.here().block(), subject.moments)
             timed = predict_latency(subject, study, arguments, cache)

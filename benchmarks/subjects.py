@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -24,7 +25,7 @@ from lissom.graph.load import load
 from lissom.graph.model import Model
 from lissom.kinds import KINDS
 from lissom.lowrank.propose import KIND as LOW_RANK
-from lissom.observe import Moment, affordable, observe_moments
+from lissom.observe import Moment, affordable, layer_bytes, observe_moments
 from lissom.options import FloatArray, Option, Parameters
 from lissom.parallel import one_blas_thread
 from lissom.pipeline import Study
@@ -82,7 +83,7 @@ def open_subject(case: Case, samples: int, held_out: int) -> Subject:
     """
     canonical = open_canonical(case)
     specs = input_specs(canonical.model.inputs)
-    batch = batch_size(specs)
+    batch = batch_size(specs, layer_bytes(canonical.model, canonical.feeds))
 
     def batches(source: str, limit: int) -> list[Feeds]:
         return [feeds for feeds, _ in open_dataset(source, specs).batches(batch, limit)]
@@ -214,7 +215,7 @@ def chosen_cases(arguments: argparse.Namespace, names: Sequence[str] = NETWORKS)
 
 
 def write_results(name: str, provider: ProviderRequest, arguments: argparse.Namespace, content: Any) -> None:
-    """Writes `content` with the circumstances to build/results/NAME.json."""
+    """Writes `content` with the circumstances to build/results/NAME.json; of a part of the networks, NAME-ONLY.json."""
     packages = {package: version(package) for package in ("numpy", "scipy", "onnx", "onnxruntime")}
     found = {
         "machine": Machine.here().to_json(),
@@ -225,9 +226,15 @@ def write_results(name: str, provider: ProviderRequest, arguments: argparse.Name
         **content,
     }
     REPORTS.mkdir(parents=True, exist_ok=True)
-    target = REPORTS / f"{name}{'-fast' if arguments.fast else ''}.json"
+    part = "fast" if arguments.fast else file_words(getattr(arguments, "only", None) or "")
+    target = REPORTS / f"{name}{part and f'-{part}'}.json"
     target.write_text(json.dumps(found), encoding="utf-8")
     print(f"\nwrote {target}")
+
+
+def file_words(text: str) -> str:
+    """A name of a network, or a part of one, as part of a file's name."""
+    return re.sub(r"\W+", "-", text).strip("-")
 
 
 def _plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import onnx
@@ -17,6 +18,7 @@ from lissom.data import Array, Dataset, Feeds, InputSpec, first_feeds, input_spe
 from lissom.graph.load import from_proto, read_proto
 from lissom.graph.model import Model
 from lissom.lowering.price import provider_of
+from lissom.observe import layer_bytes
 from lissom.options import Resource
 from lissom.parallel import SERIAL, Workers
 from lissom.progress import Progress, silent
@@ -77,10 +79,11 @@ class Job:
     target: Target | None = None
     workers: Workers = SERIAL
 
-    @property
+    @cached_property
     def batch(self) -> int:
         """Samples per run."""
-        return batch_size(self.specs)
+        samples = next((len(values) for values in self.feeds.values() if values.ndim), 1)
+        return batch_size(self.specs, layer_bytes(self.model, self.feeds) // samples)
 
     @property
     def block(self) -> int:

@@ -1,7 +1,8 @@
 """Looks into a network while it runs: shapes of tensors, second moments of layer inputs.
 
 Outputs are added to a copy of the graph and ONNX Runtime runs it batch by batch; what
-is kept does not grow with the number of images.
+is kept does not grow with the number of images. What one batch takes is `layer_bytes`
+of it: who makes the batches bounds them by that (`scoring.batch_size`).
 
 The *second moment* of a layer is Sigma[columns, columns] = E[x x^T] over the columns x
 that its folded weight multiplies (im2col patches for a convolution), so that
@@ -29,6 +30,7 @@ from lissom_runtime.providers import ProviderRequest
 from lissom_runtime.session import open_session, run_session
 
 from lissom.data import Feeds
+from lissom.graph.count import mac_activations
 from lissom.graph.geometry import Geometry
 from lissom.graph.layers import Layer
 from lissom.graph.model import Model
@@ -38,7 +40,10 @@ MOMENT_BYTES = 4 * 2**30
 """Memory for the moments of all layers together. Layers beyond it have none (a 25,088-wide one would need 5 GB)."""
 
 ROWS_PER_BATCH = 4096
-"""Patches of one batch that enter the moment of one layer: bounds time and memory."""
+"""Patches of one batch that enter the moment of one layer, at most: bounds memory."""
+
+ROWS = 16 * ROWS_PER_BATCH
+"""Patches of all batches that do: bounds time, however many batches there are."""
 
 Array = npt.NDArray[Any]
 
@@ -109,8 +114,17 @@ def observe_shapes(model: Model, names: Sequence[str], feeds: Feeds) -> dict[str
     return {**given, **{name: value.shape for name, value in next(run_batches(model, wanted, [feeds])).items()}}
 
 
+def layer_bytes(model: Model, feeds: Feeds) -> int:
+    """Bytes of what all layers read and give in one run on the CPU, as float32.
+
+    Raises:
+        LoadError: ONNX Runtime cannot run the model.
+    """
+    return 4 * sum(prod(shape) for shape in observe_shapes(model, mac_activations(model), feeds).values())
+
+
 def observe_moments(
-    model: Model, layers: Sequence[Layer], batches: Iterable[Feeds], seed: int = 0
+    model: Model, layers: Sequence[Layer], batches: Sequence[Feeds], seed: int = 0
 ) -> dict[str, Moment]:
     """Accumulates mean and second moment of every layer's input.
 
@@ -118,18 +132,19 @@ def observe_moments(
         model: the model that the layers belong to.
         layers: the layers to look at.
         batches: feeds for the model, one batch at a time.
-        seed: chooses the patches when a batch has more than `ROWS_PER_BATCH`.
+        seed: chooses the patches where a batch has more than `ROWS_PER_BATCH`, or than its part of `ROWS`.
 
     Raises:
         UsageError: an activation is NaN or infinite.
     """
     moments = {layer.name: Moment.of(layer.geometry.columns) for layer in layers}
     rng = np.random.default_rng(seed)
+    most = min(ROWS_PER_BATCH, max(ROWS // max(len(batches), 1), 1))
     sources = list({layer.source.name: None for layer in layers})
     with one_blas_thread():
         for values in run_batches(model, sources, batches):
             for layer in layers:
-                rows = sample_columns(values[layer.source.name], layer.geometry, ROWS_PER_BATCH, rng)
+                rows = sample_columns(values[layer.source.name], layer.geometry, most, rng)
                 if not np.isfinite(rows).all():
                     raise UsageError(f"expected finite activations, but the input of {layer.name!r} is NaN or infinite")
                 moments[layer.name].add(rows)

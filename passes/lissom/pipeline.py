@@ -7,51 +7,37 @@ functions from there to a candidate, called as often as bounds and goals need.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from lissom.activations.finish import Masked
 from lissom.activations.judge import Sample
 from lissom.activations.plan import Activations
-from lissom.activations.prove import like, on_some
 from lissom.activations.survey import survey as find_activations
 from lissom.activations.worth import Compare
 from lissom.allocate.choose import choose as chosen
 from lissom.allocate.successive import successive
 from lissom.asked import not_asked_for
-from lissom.canonical import FINISHING, Canonical, Totals, totals
+from lissom.canonical import Canonical
 from lissom.data import Feeds
-from lissom.graph.count import mac_tensors
 from lissom.graph.layers import Layer
 from lissom.graph.model import Model
-from lissom.graph.spec import require_legal
-from lissom.graph.steps import apply_steps
-from lissom.kinds import KINDS, Site, offer
-from lissom.nodes.narrow import Narrow, narrow
+from lissom.kinds import Site, offer
 from lissom.nodes.price import price_widths
 from lissom.nodes.survey import Found, offer_widths
 from lissom.nodes.widths import Widths, untimed, without_node
-from lissom.observe import Moment, affordable, observe_moments, observe_shapes
+from lissom.observe import Moment
 from lissom.options import Menu, Option, Plan, Refusal, Resource
 from lissom.parallel import SERIAL, Workers, map_in_parallel
 from lissom.price.distortion import DistortionTable
 from lissom.price.latency import LatencyTable
 from lissom.progress import Progress, silent
 from lissom.recipe import Recipe
-from lissom.refitting.fit import Fit
-from lissom.refitting.norms import put_norms
-from lissom.refitting.refit import Judged, Refitted, fitted, refit
 from lissom.rewrite import own_bias
-from lissom.sparse.lower import pack_layers, require_native
-from lissom.sparse.storage import Storage
-from lissom.surgery import Cut, storage_of
 from lissom.surgery import cut as cut_layers
-from lissom.verify import require_same
 
 
 @dataclass(frozen=True)
@@ -94,30 +80,6 @@ class Study:
         return sum(menu.least(resource) for menu in self.menus)
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A compressed model and what was decided for it.
-
-    Attributes:
-        model: the compressed model.
-        plan: the option of each site.
-        totals: the size of the model as it would be written.
-        max_difference: largest difference to the plan's weights put into the original graph,
-            relative to the largest output.
-        judged: what came of the refit of each layer that was tried.
-        storage: what each sparse layer takes to store, as the Scalpel paper counts.
-        masked: the masks behind its activations and what is left of it, when the recipe offers masks.
-    """
-
-    model: Model
-    plan: Plan
-    totals: Totals
-    max_difference: float
-    judged: Mapping[str, Judged] = field(default_factory=dict)
-    storage: Mapping[str, Storage] = field(default_factory=dict)
-    masked: Masked | None = None
-
-
 def propose_menus(
     canonical: Canonical,
     recipe: Recipe,
@@ -150,7 +112,7 @@ def propose_menus(
             sites.append(layer)
         else:
             refusals.append(Refusal(layer.name, "layer", reason))
-    full, means = _known(sites, moments)
+    full, means = known_moments(sites, moments)
     items = ((Site.of(layer), full.get(layer.name)) for layer in sites)
     menus = map_in_parallel(partial(offer, recipe, block), items, workers)
     shown = progress(sites, "proposing")
@@ -172,8 +134,10 @@ def propose_menus(
 def price_latency(study: Study, table: LatencyTable, progress: Progress = silent) -> Study:
     """The study with measured latencies; options that are not faster are gone."""
     layers = {layer.name: layer for layer in study.canonical.layers}
-    node_us = 0.0 if study.widths is None else table.node()
-    widths = None if study.widths is None else study.widths.timed(table.dense, node_us)
+    node_us, widths = 0.0, study.widths
+    if widths is not None:
+        node_us, network = table.node(), study.canonical.model.to_proto()
+        widths = widths.timed(table.dense, node_us, table.between(network, study.canonical.feeds, widths.untimed))
     menus, refusals = [], list(study.refusals)
     for offered in progress(study.menus, "measuring latency"):
         if offered.site in layers:
@@ -276,87 +240,7 @@ def _pruned(study: Study, options: Mapping[str, Option]) -> Model:
     return cut_layers(study.canonical, options, study.moments, study.means, {}).expected
 
 
-def apply(study: Study, plan: Plan, train: Callable[[Model], None] | None = None) -> Candidate:
-    """Puts the plan's options into a copy of the model, refits it, and proves that the copy computes them.
-
-    `train` gives the constants of the copy other numbers before layers are packed; packing alone is proven then.
-
-    Raises:
-        UsageError: an activation of the network is NaN or infinite on the calibration data.
-        VerificationError: the result is not legal, not valid, or computes something else.
-    """
-    study, plan, narrowed = _narrow(study, plan)
-    cut, refitted = _cut(study, plan, {}), Refitted()
-    if study.recipe.refit.enabled:
-        refitted = _refit(study, plan, cut)
-        if refitted.fits:
-            cut = _cut(study, plan, refitted.fits)
-        for model in (cut.edited, cut.expected):
-            put_norms(model, refitted.norms)
-    if train is not None:
-        train(cut.edited)
-        cut = replace(cut, expected=cut.edited.copy())
-
-    def finish(edited: Model) -> Sequence[Refusal]:
-        require_legal(edited, after="apply")
-        declined = pack_layers(edited, study.canonical.layers, plan.options, refitted.fits, study.canonical.feeds)
-        apply_steps(edited, FINISHING)
-        return declined
-
-    masked: Masked | None = None
-    if study.activations is None:
-        edited, expected, inputs = cut.edited, cut.expected, [study.canonical.feeds]
-        unpacked = finish(edited)
-    else:
-        masked = study.activations.put(plan, cut.edited, cut.expected, finish)
-        edited, expected, unpacked = masked.edited, masked.expected, masked.refusals
-        inputs = list(like(study.canonical.feeds, study.activations.batches))
-    difference = on_some(lambda feeds: require_same(expected, edited, feeds, "the compressed model"), inputs)
-    on_some(lambda feeds: require_native(expected, edited, feeds), inputs)
-    judged, refusals = dict(refitted.judged), [*refitted.refusals, *unpacked]
-    if narrowed is not None:
-        difference = max(difference, narrowed.max_difference)
-        judged, refusals = {**narrowed.judged, **judged}, [*narrowed.refusals, *refusals]
-    plan = replace(plan, refusals=(*plan.refusals, *refusals))
-    stored = storage_of(study.canonical.layers, plan.options, cut.numbers)
-    return Candidate(edited, plan, _size(study, edited, masked), difference, judged, stored, masked)
-
-
-def _size(study: Study, edited: Model, masked: Masked | None) -> Totals:
-    """The size of a finished model; with masks the multiply-accumulates of its layers are as the paper counts."""
-    size = totals(edited, observe_shapes(edited, mac_tensors(edited), study.canonical.feeds))
-    if masked is None:
-        return size
-    layers = masked.account.layers
-    outside = study.canonical.totals.macs - sum(layer.macs for layer in layers)
-    return replace(size, macs=outside + math.ceil(sum(layer.paper * layer.macs for layer in layers)))
-
-
-def _narrow(study: Study, plan: Plan) -> tuple[Study, Plan, Narrow | None]:
-    """The study of the model without the channels that the plan removes, and the plan's options for what is left."""
-    if study.widths is None or not study.widths.kept(plan):
-        return study, plan, None
-    asked, before = study.recipe.refit, study.canonical
-    batches = study.calibration if asked.enabled else ()
-    narrowed = narrow(before, study.widths, plan, batches, asked.rounds, asked.ridge)
-    canonical = narrowed.canonical
-    geometries = {layer.name: layer.geometry for layer in canonical.layers}
-    options, changed = dict(plan.options), []
-    for layer in before.layers:
-        option = plan.options.get(layer.name)
-        rule = None if option is None or option.kind == "dense" else KINDS[option.kind].narrowed
-        if option is not None and rule is not None:
-            parameters = rule(option.parameters, layer.geometry, geometries[layer.name])
-            options[layer.name] = replace(option, parameters=parameters)
-            changed.append(layer.name)
-    layers = affordable([layer for layer in canonical.layers if layer.name in changed])
-    seen = fitted(batches) if asked.enabled else study.calibration
-    moments = observe_moments(canonical.model, layers, seen) if layers else {}
-    full, means = _known(layers, moments)
-    return replace(study, canonical=canonical, moments=full, means=means), replace(plan, options=options), narrowed
-
-
-def _known(
+def known_moments(
     layers: Sequence[Layer], moments: Mapping[str, Moment]
 ) -> tuple[dict[str, npt.NDArray[np.float64]], dict[str, npt.NDArray[np.float64]]]:
     """The second moment of the input of each layer that has one, and the mean of those that it is about."""
@@ -364,33 +248,6 @@ def _known(
     takes_up = {layer.name for layer in layers if own_bias(layer) is not None}
     means = {name: found.mean for name, found in known.items() if name in takes_up}
     return {name: found.centred() if name in means else found.about_zero() for name, found in known.items()}, means
-
-
-def _cut(study: Study, plan: Plan, fits: Mapping[str, Fit]) -> Cut:
-    """Surgery on every layer that the plan changes or that was refitted."""
-    return cut_layers(study.canonical, plan.options, study.moments, study.means, fits)
-
-
-def _refit(study: Study, plan: Plan, cut: Cut) -> Refitted:
-    """What the layers should hold instead of what they have after surgery alone."""
-    asked, canonical = study.recipe.refit, study.canonical
-    base: Model | None = None
-    elsewhere: Sequence[str] = ()
-    if study.activations is not None:
-        base, elsewhere = study.activations.masked(plan, cut.expected)
-    approximate = {name: kind.approximate for name, kind in KINDS.items() if not kind.keeps_zeros}
-    return refit(
-        canonical.model,
-        canonical.layers,
-        plan.options,
-        cut.numbers,
-        study.calibration,
-        approximate,
-        asked.rounds,
-        asked.ridge,
-        base,
-        elsewhere,
-    )
 
 
 def _without_moment(layer: Layer, recipe: Recipe, moments: Mapping[str, Moment]) -> str | None:

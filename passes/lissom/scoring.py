@@ -18,8 +18,10 @@ from lissom.data import Dataset, Feeds, InputSpec, random_like
 from lissom.progress import Progress, silent
 
 BATCH = 32
-"""Samples per run where the model leaves the batch free."""
+"""Most samples per run where the model leaves the batch free."""
 
+BATCH_BYTES = 512 * 2**20
+"""Memory for what the layers read and give in one run, where fewer samples take less."""
 
 RANDOM_INPUTS = 16
 """Inputs that stand for data when there are none."""
@@ -130,6 +132,13 @@ def drop_of(before: float, after: float, kind: Literal["absolute", "relative"]) 
     return before - after if kind == "absolute" else (before - after) / abs(before) if before else 0.0
 
 
-def batch_size(specs: Sequence[InputSpec]) -> int:
-    """Samples per run: what the first input fixes, or `BATCH`."""
-    return (specs[0].shape[0] or BATCH) if specs and specs[0].shape else BATCH
+def batch_size(specs: Sequence[InputSpec], sample_bytes: int = 0) -> int:
+    """Samples per run: what the first input fixes, or a power of two up to `BATCH`.
+
+    Args:
+        specs: the inputs of the model.
+        sample_bytes: what one sample takes; as many as fit into `BATCH_BYTES` are run at once, at least one.
+    """
+    fixed = specs[0].shape[0] if specs and specs[0].shape else None
+    most = max(BATCH_BYTES // max(sample_bytes, 1), 1)
+    return fixed or min(BATCH, 1 << (most.bit_length() - 1))

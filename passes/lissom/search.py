@@ -1,4 +1,4 @@
-"""The two loops around `pipeline.apply`: keeping bounds that only the finished model shows, reaching a goal.
+"""The two loops around `applying.apply`: keeping bounds that only the finished model shows, reaching a goal.
 
 A *bound* is on a share of a resource of the original model. What a plan predicts can
 differ from what the finished model has (bytes of node names, measured latency), so it is
@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from lissom_runtime.errors import GoalMissed
 
 from lissom import pipeline
+from lissom.applying import Candidate
 from lissom.options import Plan, Resource
-from lissom.pipeline import Candidate, Study
+from lissom.pipeline import Study
 from lissom.progress import Progress
 
 REPLANS = 3

@@ -20,14 +20,15 @@ from lissom_runtime.errors import UsageError
 from lissom_runtime.latency import PairedLatency, compare, measure
 from lissom_runtime.session import open_session, run_session
 
-from lissom import pipeline, study
+from lissom import applying, pipeline, study
+from lissom.applying import Candidate
 from lissom.favour import for_target
 from lissom.graph.model import Model
 from lissom.graph.save import save
 from lissom.job import RESOURCE_OF, Job, limited
 from lissom.lowering.price import native
 from lissom.options import Plan, Refusal, Resource
-from lissom.pipeline import Candidate, Study
+from lissom.pipeline import Study
 from lissom.recipe import Bounds, Recipe
 from lissom.report.build import accuracy_entries, build_report, latency_entry
 from lissom.report.schema import AccuracyEntry, Report, TrainedEntry
@@ -210,7 +211,7 @@ class Workbench:
             told.append(train_in_place(model, self._job, self._recipe.train))
 
         def learn() -> _Final:
-            made = pipeline.apply(priced, self._plans[_key(candidate.plan)], train)
+            made = applying.apply(priced, self._plans[_key(candidate.plan)], train)
             ((training, remarks),) = told
             return _Final(replace(made, plan=candidate.plan) if training.kept else candidate, "", training, remarks)
 
@@ -242,7 +243,7 @@ class Workbench:
             }
             candidate = replace(kept, plan=replace(plan, options=options, refusals=(*plan.refusals, *declined)))
         else:
-            candidate = pipeline.apply(priced, plan)
+            candidate = applying.apply(priced, plan)
             declined = candidate.plan.refusals[len(plan.refusals) :]
         self._plans[_key(candidate.plan)] = plan
         self._built[key] = candidate, declined

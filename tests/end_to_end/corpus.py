@@ -35,7 +35,7 @@ import numpy as np
 import onnx
 import onnx.backend.test.case.node
 import onnx.version_converter
-from lissom import pipeline
+from lissom import applying, pipeline
 from lissom.canonical import CANONICAL, FINISHING, READING, Canonical, canonicalise
 from lissom.graph.load import LEAST_OPSET, from_proto
 from lissom.graph.model import LEAST_IR, Model
@@ -252,10 +252,10 @@ def _compile(case: Case, changed: Counter[str]) -> list[Model]:
     finished = canonical.model.copy()
     for step, outcome in apply_steps(finished, FINISHING).items():
         changed[step] += len(outcome.changes)
-    results = [] if case.is_network else [finished]  # pipeline.apply proves a network equal to its canonical form
+    results = [] if case.is_network else [finished]  # applying.apply proves a network equal to its canonical form
     study = pipeline.Study(canonical, read_recipe("minimax"), [], [], {})
     for options in _lossless_options(case, canonical):
-        results.append(pipeline.apply(study, Plan(options, 0.0)).model)
+        results.append(applying.apply(study, Plan(options, 0.0)).model)
         changed[LOW_RANK] += len(options)
     return results
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import onnx
@@ -29,6 +30,7 @@ sys.path.append(str(Path(__file__).parents[2]))
 from benchmarks import subjects
 from benchmarks.foldings import BASE, Entry, largest_within, standings
 from benchmarks.mac_latency import Point, correlation, is_aligned, sampled
+from benchmarks.mac_scatter import SIZE, drawn, place
 from benchmarks.prediction import Timed, random_plan, row
 from benchmarks.quantisation import quantise
 from benchmarks.results import cases
@@ -153,6 +155,30 @@ def test_samples_are_nearest_to_the_shares_once_with_any_rank_and_once_in_blocks
     assert sampled(ladder([150.0]), 1000.0, (0.3,), block=8) == []
 
 
+@given(st.floats(1e-3, 1e3), st.floats(1e-3, 1e3))
+def test_a_point_on_the_diagonal_costs_what_its_work_says_and_one_further_up_takes_longer(a: float, b: float) -> None:
+    (x, y), (other_x, other_y) = place(a, a), place(a, b)
+    assert x + y == pytest.approx(SIZE)
+    assert other_x == x
+    assert (other_y <= y) or b <= a
+    assert 0 <= other_y <= SIZE
+
+
+def test_every_point_is_drawn_once_in_the_panel_of_its_family() -> None:
+    kinds = [("folding 0", True), ("folding 1", False), ("cp", None), ("sparse 4×1", None), ("tiles", None)]
+    points = [
+        {"network": f"net{i % 2}", "pattern": pattern, "aligned": aligned, "macs": 0.5, "latency": 0.1 * (i + 1)}
+        for i, (pattern, aligned) in enumerate(kinds)
+    ]
+    picture = drawn([{"providers": ["CPU & more"], "threads": 1, "points": points}] * 2)
+    elements = list(ElementTree.fromstring(picture).iter())
+    paths = [element.attrib["d"] for element in elements if element.tag.endswith("path")]
+    assert sum(path.count("h0") for path in paths) == 2 * len(points)
+    texts = [element.text for element in elements if element.tag.endswith("text")]
+    for name, count in (("pairs, channels in blocks", 1), ("chains and tiles", 2), ("sparse", 1)):
+        assert texts.count(f"{name} ({count})") == 2
+
+
 @given(rungs, st.floats(0.1, 1.0), st.integers(0, 99))
 def test_a_random_plan_is_reproducible_and_never_grows_a_site(params: list[float], share: float, seed: int) -> None:
     menus = [replace(menu(params), site=f"site{number}") for number in range(4)]
@@ -206,6 +232,17 @@ def test_results_carry_the_circumstances(tmp_path: Path, monkeypatch: pytest.Mon
     found = json.loads((tmp_path / "question-fast.json").read_text(encoding="utf-8"))
     assert (found["threads"], found["rows"], found["arguments"]["cifar"]) == (2, [1], str(tmp_path))
     assert {"cpu", "onnxruntime"} <= set(found["machine"])
+
+
+@pytest.mark.parametrize(
+    ("only", "name"), [(None, "question"), ("rec", "question-rec"), ("20 (CIFAR", "question-20-CIFAR")]
+)
+def test_results_of_a_part_of_the_networks_leave_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only: str | None, name: str
+) -> None:
+    monkeypatch.setattr(subjects, "REPORTS", tmp_path)
+    write_results("question", ProviderRequest(), argparse.Namespace(fast=False, only=only), {})
+    assert [path.name for path in tmp_path.iterdir()] == [f"{name}.json"]
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import lissom_models
 import numpy as np
 import onnx
 import pytest
+from graph.onnx_text import floats, model
 from lissom.cli import main
 from lissom.graph.count import count_parameters
 from lissom.graph.load import load
@@ -75,6 +77,39 @@ def test_the_command_and_the_call_write_the_same_file(tmp_path: Path, data: str)
     result = lissom.compress(lissom_models.path(NETWORK), by_call, bounds={"keep_params": 0.4}, calibration=data)
     assert by_command.read_bytes() == by_call.read_bytes()
     assert onnx.load(by_call) == result.model
+
+
+def test_a_plan_by_measured_distortions_is_the_same_file_whoever_looks_at_the_layers_and_its_bound_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Options, distortions and refit: nothing of them depends on who does the work, or on the other's cache."""
+    text = """
+    net (float[N, 4, 6, 6] x) => (float[N, 5] y) {
+        a = Conv<pads = [1, 1, 1, 1]> (x, w0)
+        r = Relu(a)
+        b = Conv<pads = [1, 1, 1, 1]> (r, w1)
+        p = GlobalAveragePool(b)
+        f = Flatten(p)
+        y = MatMul(f, w2)
+    }
+    """
+    loaded = model(text, w0=floats(0, 8, 4, 3, 3), w1=floats(1, 12, 8, 3, 3), w2=floats(2, 12, 5))
+    onnx.save(loaded.to_proto(), tmp_path / "in.onnx")
+    np.savez(tmp_path / "data.npz", x=floats(3, 48, 4, 6, 6))
+    words = ["--recipe", "lowrank", "--keep-params", "0.5", "--calibration", str(tmp_path / "data.npz")]
+    written = []
+    for jobs in ("1", "2"):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"cache{jobs}"))
+        out = tmp_path / f"{jobs}.onnx"
+        assert main(["compress", str(tmp_path / "in.onnx"), "-o", str(out), *words, "--jobs", jobs]) == 0
+        assert (tmp_path / f"cache{jobs}").exists()
+        written.append(out.read_bytes())
+        told = re.search(
+            r"summed distortion (\S+); no plan within the limits has less than (\S+)\n", capsys.readouterr().out
+        )
+        assert told is not None
+        assert 0 < float(told[2]) <= float(told[1])
+    assert written[0] == written[1]
 
 
 def test_the_interface_of_the_network_is_kept(tmp_path: Path, data: str) -> None:

@@ -12,7 +12,7 @@ import lissom_models
 import numpy as np
 import onnx
 import pytest
-from lissom import pipeline, workbench
+from lissom import applying, workbench
 from lissom.cli import main
 from lissom.recipe import make_bounds
 from lissom.report.sweep import Sweep, json_schema
@@ -110,8 +110,8 @@ def test_goals_share_the_candidates_that_were_built_and_scored(
     monkeypatch: pytest.MonkeyPatch, data: dict[str, str], kept_bytes: int
 ) -> None:
     built, scored = [], []
-    build, score = pipeline.apply, workbench.Scorer.goal
-    monkeypatch.setattr(pipeline, "apply", lambda study, plan: built.append(plan) or build(study, plan))
+    build, score = applying.apply, workbench.Scorer.goal
+    monkeypatch.setattr(applying, "apply", lambda study, plan: built.append(plan) or build(study, plan))
     monkeypatch.setattr(workbench.Scorer, "goal", lambda scorer, model: scored.append(model) or score(scorer, model))
     monkeypatch.setattr(workbench, "KEPT_BYTES", kept_bytes)
     bounds = [{"max_drop": drop} for drop in (0.1, 0.05, 0.02)]

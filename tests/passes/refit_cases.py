@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from graph.onnx_text import floats, run
-from lissom import pipeline
+from lissom import applying
+from lissom.applying import Candidate
 from lissom.canonical import canonicalise
 from lissom.graph.model import Model
 from lissom.lowrank.propose import KIND
 from lissom.options import Cost, Option, Plan
-from lissom.pipeline import Candidate, Study
+from lissom.pipeline import Study
 from lissom.recipe import Recipe
 from lissom.recipe_tables import Refit
 
@@ -58,7 +59,7 @@ def applied(
     **ask: Any,
 ) -> Candidate:
     study = study_of(loaded, calibration, enabled, **ask)
-    return pipeline.apply(study, plan_of(study, ranks))
+    return applying.apply(study, plan_of(study, ranks))
 
 
 def output_error(loaded: Model, candidate: Candidate, feeds: Mapping[str, Array]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from graph.onnx_text import floats, model, run
-from lissom import pipeline
+from lissom import applying
 from lissom.canonical import Canonical, canonicalise
 from lissom.graph.model import Model
 from lissom.lowrank import apply as lowrank_apply
@@ -56,7 +56,7 @@ def require_equal(loaded: Model, shape: tuple[int, ...], expected_ops: set[str])
     study = study_of(loaded, shape)
     feeds = {"x": floats(8, *shape)}
     for scheme in schemes(study):
-        candidate = pipeline.apply(study, full_rank(study, scheme))
+        candidate = applying.apply(study, full_rank(study, scheme))
         assert {node.op for node in candidate.model.graph.nodes} <= expected_ops
         for got, wanted in zip(run(candidate.model, feeds), run(loaded, feeds), strict=True):
             np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-4, err_msg=str(scheme))
@@ -101,7 +101,7 @@ def test_a_product_with_leading_axes_is_replaced_exactly(shape: tuple[int, ...])
 def test_new_nodes_are_named_after_the_old_one_and_bear_its_provenance() -> None:
     loaded = model(CONV.format(attributes="pads = [1, 1, 1, 1]"), ir=10, w=floats(0, 6, 4, 3, 3), b=floats(1, 6))
     study = study_of(loaded, (1, 4, 9, 7))
-    proto = pipeline.apply(study, full_rank(study, Scheme())).model.to_proto()
+    proto = applying.apply(study, full_rank(study, Scheme())).model.to_proto()
     assert [node.name for node in proto.graph.node] == ["Conv_y/lissom_0", "Conv_y/lissom_1"]
     assert all('"from": "Conv_y"' in node.metadata_props[0].value for node in proto.graph.node)
     assert [value.name for value in proto.graph.output] == ["y"]
@@ -112,7 +112,7 @@ def test_a_plan_that_changes_nothing_leaves_the_model_as_it_is() -> None:
     study = study_of(loaded, (1, 4, 9, 7))
     layer = study.canonical.layers[0]
     dense = Option(layer.name, "dense", {}, Cost(1, 1, 1), 0.0, "code")
-    candidate = pipeline.apply(study, Plan({layer.name: dense}, 0.0))
+    candidate = applying.apply(study, Plan({layer.name: dense}, 0.0))
     assert candidate.model.to_proto() == study.canonical.model.to_proto()
     assert candidate.max_difference == 0.0
 
@@ -122,4 +122,4 @@ def test_a_pair_with_other_weights_than_planned_is_caught(monkeypatch: pytest.Mo
     study = study_of(loaded, (1, 4, 9, 7))
     monkeypatch.setattr(lowrank_apply, "recompose", lambda *_: study.canonical.layers[0].weight * 2)
     with pytest.raises(VerificationError, match="to compute what was planned"):
-        pipeline.apply(study, full_rank(study, Scheme()))
+        applying.apply(study, full_rank(study, Scheme()))

@@ -10,7 +10,7 @@ import pytest
 from graph.onnx_text import floats, model, run
 from hypothesis import given
 from hypothesis import strategies as st
-from lissom import pipeline
+from lissom import applying
 from lissom.clustered.monochromatic.apply import approximate
 from lissom.clustered.monochromatic.factors import RIDGE, Stem, convolutions, stem
 from lissom.clustered.monochromatic.propose import ladders
@@ -157,7 +157,7 @@ def test_a_stem_of_few_colours_is_replaced_exactly(attributes: str, bias: bool) 
     constants = {"b": floats(1, 12)} if bias else {}
     loaded = model(text, w=of_one_colour(12, 4, 0).astype(np.float32), **constants)
     study = study_of(loaded, (2, 3, 9, 7), only_stems())
-    candidate = pipeline.apply(study, plan_of(study, colours=4))
+    candidate = applying.apply(study, plan_of(study, colours=4))
     assert [node.op for node in candidate.model.graph.nodes] == ["Conv", "Conv", "Gather"]
     feeds = {"x": floats(8, 2, 3, 9, 7)}
     np.testing.assert_allclose(run(candidate.model, feeds)[0], run(loaded, feeds)[0], rtol=1e-3, atol=1e-4)
@@ -170,7 +170,7 @@ def test_the_stem_computes_what_its_approximate_weight_says(metric: str) -> None
     loaded = model(text, w=floats(0, 12, 3, 3, 3), b=floats(1, 12))
     study = study_of(loaded, (4, 3, 9, 7), only_stems(metric=metric))
     plan = plan_of(study, colours=4)
-    candidate, (layer,) = pipeline.apply(study, plan), study.canonical.layers
+    candidate, (layer,) = applying.apply(study, plan), study.canonical.layers
     assert candidate.max_difference < 1e-4
     assert candidate.totals.params == 3 * 4 + 12 * 9 + 12
     assert candidate.totals.macs == sum(factor.macs for factor in convolutions(layer.geometry, 4))

@@ -9,7 +9,7 @@ import pytest
 from graph.onnx_text import floats, model, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lissom import pipeline
+from lissom import applying, pipeline
 from lissom.canonical import canonicalise
 from lissom.clustered.tiles.apply import approximate
 from lissom.clustered.tiles.factors import SHARE, Order, Tiling, order, residuals, tiles
@@ -197,7 +197,7 @@ def test_a_convolution_is_replaced_exactly_at_full_rank(attributes: str, name: s
     text = CONV.format(c=6, f=9, attributes=attributes, b=", b")
     loaded = model(text, w=floats(0, 9, 6, 3, 3), b=floats(1, 9))
     study = study_of(loaded, (2, 6, 9, 7), only_tiles(order=name, inputs=[2], outputs=[3]))
-    candidate = pipeline.apply(study, plan_of(study, rank=3))
+    candidate = applying.apply(study, plan_of(study, rank=3))
     feeds = {"x": floats(8, 2, 6, 9, 7)}
     np.testing.assert_allclose(run(candidate.model, feeds)[0], run(loaded, feeds)[0], rtol=1e-3, atol=1e-4)
 
@@ -218,7 +218,7 @@ def test_kernels_of_other_ranks_and_every_bias_are_replaced_exactly(kernel: tupl
     feeds = {"x": floats(8, 2, 6, *(5,) * len(kernel))} | ({"p": floats(7, 8)} if bias == "computed" else {})
     canonical = canonicalise(loaded, feeds)
     study = pipeline.propose_menus(canonical, only_tiles(order="clustered", inputs=[2], outputs=[2]), 16, {})
-    candidate = pipeline.apply(study, plan_of(study, rank=4))
+    candidate = applying.apply(study, plan_of(study, rank=4))
     assert [node.op for node in candidate.model.graph.nodes if node.op == "Gather"]
     np.testing.assert_allclose(run(candidate.model, feeds)[0], run(loaded, feeds)[0], rtol=1e-3, atol=1e-4)
 
@@ -231,7 +231,7 @@ def test_the_tiles_compute_what_their_approximate_weight_says(name: str, metric:
     loaded = model(text, w=floats(0, 9, 6, 3, 3), b=floats(1, 9))
     study = study_of(loaded, (4, 6, 9, 7), only_tiles(order=name, metric=metric, inputs=[2], outputs=[3]))
     plan = plan_of(study, rank=2)
-    candidate, (layer,) = pipeline.apply(study, plan), study.canonical.layers
+    candidate, (layer,) = applying.apply(study, plan), study.canonical.layers
     option = plan.options[layer.name]
     assert candidate.max_difference < 1e-4
     assert candidate.totals.params == 2 * (3 * 54 + 2 * 9) + 9
@@ -254,7 +254,7 @@ def test_channels_are_gathered_only_where_they_move() -> None:
         ({"order": "clustered", "inputs": [1], "outputs": [3]}, 1),
     ):
         study = study_of(model(text, w=floats(0, 9, 6, 3, 3)), (1, 6, 9, 7), only_tiles(**words))
-        ops = [node.op for node in pipeline.apply(study, plan_of(study, rank=1)).model.graph.nodes]
+        ops = [node.op for node in applying.apply(study, plan_of(study, rank=1)).model.graph.nodes]
         assert (ops.count("Gather"), ops.count("Conv")) == (gathers, 2)
 
 

@@ -10,7 +10,7 @@ import pytest
 from graph.onnx_text import floats, model, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lissom import pipeline
+from lissom import applying
 from lissom.cp.apply import approximate
 from lissom.cp.factors import RIDGE, Terms, cp
 from lissom.cp.propose import STEPS, WORK, convolutions, ladders
@@ -155,7 +155,7 @@ def test_the_chain_computes_the_weight_that_it_means(attributes: str, bias: bool
     text = CONV.format(c=6, f=9, attributes=attributes, b=", b" if bias else "")
     study = study_of(model(text, w=weight, **constants), (2, 6, 9, 7), only_cp())
     plan = plan_of(study, rank=5)
-    candidate, (layer,) = pipeline.apply(study, plan), study.canonical.layers
+    candidate, (layer,) = applying.apply(study, plan), study.canonical.layers
     assert [node.op for node in candidate.model.graph.nodes] == ["Conv"] * 3
     dense = approximate(layer, plan.options[layer.name].parameters, None)
     assert 0.05 < relative_error(weight, dense) < 1
@@ -173,7 +173,7 @@ def test_kernels_of_other_ranks_have_their_true_sizes(kernel: tuple[int, ...], m
     study = study_of(
         model(text, w=floats(0, 8, 6, *kernel), b=floats(1, 8)), (2, 6, *(5,) * len(kernel)), only_cp(metric=metric)
     )
-    candidate, (layer,) = pipeline.apply(study, plan_of(study, rank=2)), study.canonical.layers
+    candidate, (layer,) = applying.apply(study, plan_of(study, rank=2)), study.canonical.layers
     assert candidate.max_difference < 1e-4
     assert candidate.totals.params == 2 * (6 + layer.geometry.taps + 8) + 8
     assert candidate.totals.macs == sum(factor.macs for factor in convolutions(layer.geometry, 2))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import pytest
 from graph.onnx_text import floats, model, run
 from hypothesis import given
@@ -25,7 +26,7 @@ from lissom.price.cache import Cache
 from lissom.price.curve import PROBES
 from lissom.price.distortion import DistortionTable
 from lissom.price.outputs import FLOOR, distortion
-from lissom.price.probing import Apart, refine
+from lissom.price.probing import Apart, Approximate, Behind, probe, refine
 from lissom.rewrite import in_copy, own_bias, replace_weight
 from lissom_runtime.errors import UsageError
 from scipy.special import log_softmax
@@ -122,6 +123,20 @@ def test_probes_are_measured_on_the_outputs_of_the_whole_network(tmp_path: Path,
             assert (np.diff(ladder.error) <= 0).all()
             np.testing.assert_array_equal(ladder.error == 0, unpriced.error == 0)
         assert priced.dense.error == 0
+
+
+def test_only_what_depends_on_the_layer_runs_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = net(CLASSIFIER)
+    run_again: list[list[str]] = []
+
+    def seen(approximate: Mapping[str, Approximate], behind: Behind) -> list[dict[int, float]]:
+        run_again.append([node.op_type for node in onnx.load_from_string(behind.proto).graph.node])
+        return probe(approximate, behind)
+
+    monkeypatch.setattr("lissom.price.distortion.probe", seen)
+    list(DistortionTable(loaded, BATCHES, {KIND: surgery.approximate}, Cache(tmp_path)).price(sites(loaded)))
+    behind = ["Conv", "Add", "GlobalAveragePool", "Flatten", "MatMul"]
+    assert run_again == [["Conv", "Relu", *behind], behind, ["MatMul"]]
 
 
 def test_what_was_measured_is_not_measured_again(tmp_path: Path) -> None:

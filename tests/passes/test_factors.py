@@ -86,6 +86,30 @@ def test_whitened_slices_have_the_least_possible_whitened_error(side: Side, samp
             assert error == pytest.approx(np.linalg.norm(optimum[rank:]), abs=1e-6 * optimum[0])
 
 
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_the_energy_that_one_group_discards_is_the_output_error_and_of_more_only_the_full_moment_gives_it(
+    groups: int,
+) -> None:
+    """E‖(W − Ŵ) x‖² over the rows of the moment: slices of the inputs correlate, so their energies do not add up."""
+    rng = np.random.default_rng(groups)
+    weight = random_weight((6, 8, 3))
+    patches = rng.standard_normal((200, 24)) @ rng.standard_normal((24, 24)) + 1
+    moment = patches.T @ patches / len(patches)
+    scheme = Scheme(0, "input", groups)
+    for rank in range(1, terms(weight, scheme).scale.shape[1]):
+        dense = recompose(*factors(weight, scheme, rank, moment), "input", groups)
+        missing = (weight.astype(np.float64) - dense).reshape(6, 24)
+        measured = float(((patches @ missing.T) ** 2).sum(axis=1).mean())
+        discarded, width = 0.0, 24 // groups
+        for first in range(0, 24, width):
+            columns = slice(first, first + width)
+            own = np.linalg.cholesky(moment[columns, columns])
+            sigma = np.linalg.svd(weight.reshape(6, 24)[:, columns].astype(np.float64) @ own, compute_uv=False)
+            discarded += float((sigma[rank:] ** 2).sum())
+        assert float(np.trace(missing @ moment @ missing.T)) == pytest.approx(measured, rel=1e-9)
+        assert (discarded == pytest.approx(measured, rel=1e-4)) == (groups == 1)
+
+
 def test_whitening_helps_where_it_is_measured_and_nowhere_else() -> None:
     weight = random_weight((6, 8, 3, 2))
     moment = random_moment(48, 200)

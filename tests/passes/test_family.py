@@ -11,7 +11,7 @@ import pytest
 from graph.onnx_text import floats, model, run
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from lissom import pipeline
+from lissom import applying, pipeline
 from lissom.allocate.minimax import minimax
 from lissom.canonical import canonicalise
 from lissom.graph.model import Model
@@ -270,7 +270,7 @@ def test_pca_puts_the_mean_of_the_output_into_the_bias() -> None:
     found = pipeline.propose_menus(canonical, read_recipe("pca"), 16, moments)
     (ladder,) = found.menus[0].ladders
     option = ladder.option(3)
-    candidate = pipeline.apply(found, Plan({option.site: option}, option.error))
+    candidate = applying.apply(found, Plan({option.site: option}, option.error))
 
     (y,), (got,) = run(loaded, feeds), run(candidate.model, feeds)
     rows = np.moveaxis(y, 1, -1).reshape(-1, 9).astype(np.float64)
@@ -288,7 +288,7 @@ def test_the_asymmetric_form_of_pca_takes_the_same_ranks_and_fits_them_to_the_ou
     found = replace(study("pca-asymmetric"), calibration=calibration())
     plan = pipeline.allocate(found, {"params": limit})
     assert ranks(plan) == ranks(plain)
-    fitted, unfitted = pipeline.apply(found, plan), pipeline.apply(study("pca"), plain)
+    fitted, unfitted = applying.apply(found, plan), applying.apply(study("pca"), plain)
     assert {site for site, judged in fitted.judged.items() if judged.kept} >= {"Conv_b", "Conv_c"}
     assert not unfitted.judged
     fresh = {"x": 1 + floats(40, 64, 3, 8, 8)}
@@ -353,7 +353,7 @@ def test_spatial_pairs_are_the_best_k_by_1_and_1_by_k_convolutions(keep: float) 
         assert option.cost.params == rank * sum(matrix.shape)
     kernels = [
         tuple(node.attrs["kernel_shape"])
-        for node in pipeline.apply(study("spatial"), plan).model.graph.nodes
+        for node in applying.apply(study("spatial"), plan).model.graph.nodes
         if "lissom" in node.name
     ]
     assert set(kernels) == {(3, 1), (1, 3)}

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from graph.onnx_text import floats, integers, model, run
 from hypothesis import given
 from hypothesis import strategies as st
 from lissom.canonical import canonicalise
+from lissom.data import InputSpec
 from lissom.graph.geometry import Geometry
-from lissom.observe import Moment, affordable, observe_moments, sample_columns
+from lissom.job import open_job
+from lissom.observe import Moment, affordable, layer_bytes, observe_moments, sample_columns
+from lissom.scoring import BATCH, BATCH_BYTES, batch_size
 from lissom_runtime.errors import UsageError
 
 CONV = "net (float[N, 3, 9, 8] x) => (float[N, 4, H, W] y) {{ y = Conv <{attributes}> (x, w) }}"
@@ -98,3 +103,45 @@ def test_activations_that_are_not_finite_are_an_error_that_names_the_layer() -> 
     canonical = canonicalise(loaded, {"x": np.ones((1, 3), np.float32)})
     with pytest.raises(UsageError, match="'MatMul_y' is NaN or infinite"):
         observe_moments(canonical.model, canonical.layers, [{"x": -np.ones((2, 3), np.float32)}])
+
+
+@pytest.mark.ort
+def test_no_more_rows_than_the_limit_enter_a_moment_however_many_batches_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("lissom.observe.ROWS", 100)
+    monkeypatch.setattr("lissom.observe.ROWS_PER_BATCH", 40)
+    loaded = model(CONV.format(attributes="pads = [0, 0, 0, 0]"), w=floats(0, 4, 3, 3, 3))
+    canonical = canonicalise(loaded, {"x": floats(1, 1, 3, 9, 8)})
+    (layer,) = canonical.layers  # 42 rows an image
+    for batches, rows in ((1, 40), (2, 80), (5, 100), (60, 60)):
+        feeds = [{"x": floats(number, 1, 3, 9, 8)} for number in range(batches)]
+        assert observe_moments(canonical.model, [layer], feeds)[layer.name].rows == rows
+
+
+@given(st.integers(0, 2 * BATCH_BYTES))
+def test_as_many_samples_are_run_at_once_as_fit_into_the_memory(sample_bytes: int) -> None:
+    free = batch_size([InputSpec("x", np.dtype(np.float32), (None, 3))], sample_bytes)
+    assert free * sample_bytes <= BATCH_BYTES or free == 1
+    assert free == BATCH or 2 * free * sample_bytes > BATCH_BYTES
+    assert BATCH % free == 0
+    assert batch_size([InputSpec("x", np.dtype(np.float32), (5, 3))], sample_bytes) == 5
+
+
+@pytest.mark.ort
+def test_a_batch_of_a_job_takes_no_more_memory_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of a network whose weights are outputs of nodes before it is canonical: they are not what a sample takes."""
+    text = """
+    net (float[N, 3, 9, 8] x) => (float[N, 4, 9, 8] y) {
+        v = Identity(w)
+        y = Conv<pads = [1, 1, 1, 1]> (x, v)
+    }
+    """
+    loaded = model(text, w=floats(0, 4, 3, 3, 3))
+    sample = 4 * (3 + 4) * 72
+    assert layer_bytes(loaded, {"x": floats(1, 2, 3, 9, 8)}) == 2 * sample
+    np.savez(tmp_path / "data.npz", x=floats(2, 12, 3, 9, 8))
+    monkeypatch.setattr("lissom.scoring.BATCH_BYTES", 5 * sample)
+    job = open_job(loaded.to_proto(), calibration=str(tmp_path / "data.npz"))
+    assert job.batch == 4
+    assert [len(feeds["x"]) for feeds in job.samples()] == [4, 4, 4]

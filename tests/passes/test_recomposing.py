@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from graph.onnx_text import floats, model, run
-from lissom import pipeline
+from lissom import applying
 from lissom.canonical import canonicalise
 from lissom.graph.load import from_proto
 from lissom.graph.model import Model
@@ -29,7 +29,7 @@ def decomposed(loaded: Model, shape: tuple[int, ...], scheme: Scheme, rank: int 
     parameters = {"folding": scheme.folding, "side": scheme.side, "groups": scheme.groups, "rank": rank}
     layer = canonical.layers[0].name
     plan = Plan({layer: Option(layer, KIND, parameters, Cost(0, 0, 0), 0.0, "code")}, 0.0)
-    proto = pipeline.apply(Study(canonical, read_recipe("minimax"), (), (), {}), plan).model.to_proto()
+    proto = applying.apply(Study(canonical, read_recipe("minimax"), (), (), {}), plan).model.to_proto()
     for tensor in proto.graph.initializer:
         if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) > 1:
             tensor.CopyFrom(onnx.numpy_helper.from_array(floats(3, *tensor.dims), tensor.name))

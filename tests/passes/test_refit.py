@@ -12,7 +12,7 @@ import lissom_models
 import numpy as np
 import pytest
 from graph.onnx_text import floats, model, run
-from lissom import pipeline
+from lissom import applying
 from lissom.graph.layers import Layer
 from lissom.graph.model import Model
 from lissom.options import Plan
@@ -66,7 +66,7 @@ def test_rounds_for_the_activation_bring_the_seen_outputs_nearer_than_plain_leas
     plan = plan_of(study, RANKS)
     errors = []
     for rounds in (0, 3):
-        found = pipeline.apply(replace(study, recipe=Recipe(name="t", refit=Refit(enabled=True, rounds=rounds))), plan)
+        found = applying.apply(replace(study, recipe=Recipe(name="t", refit=Refit(enabled=True, rounds=rounds))), plan)
         errors.append(found.judged["Conv_a"].after)
     assert errors[1] < 0.95 * errors[0]
 
@@ -95,7 +95,7 @@ def test_layers_before_the_first_changed_one_stay_and_so_do_those_that_are_no_si
     study = study_of(residual(), IMAGES)
     plan = plan_of(study, {"Conv_b": 3})
     kept = Plan({name: option for name, option in plan.options.items() if name != "Conv_c"}, 0.0)
-    assert list(pipeline.apply(study, kept).judged) == ["Conv_b", "Gemm_y"]
+    assert list(applying.apply(study, kept).judged) == ["Conv_b", "Gemm_y"]
 
 
 # ---- one layer behind another
@@ -255,7 +255,7 @@ def test_activations_that_are_not_finite_are_an_error_that_names_the_layer() -> 
 def test_a_refit_without_samples_is_a_usage_error() -> None:
     study = study_of(residual(), IMAGES)
     with pytest.raises(UsageError, match="calibration samples for the refit"):
-        pipeline.apply(replace(study, calibration=()), plan_of(study, RANKS))
+        applying.apply(replace(study, calibration=()), plan_of(study, RANKS))
 
 
 def test_a_recipe_with_refit_asks_for_calibration_data_and_reports_each_layer(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from graph.onnx_text import floats, model, run
-from lissom import pipeline
+from lissom import applying, pipeline
 from lissom.canonical import Canonical, canonicalise
 from lissom.graph.layers import Layer
 from lissom.graph.model import Model
@@ -59,7 +59,7 @@ def test_the_mean_output_error_of_a_pair_is_zero(name: str, groups: int) -> None
     loaded, x = networks()[name]
     study, layer = study_under_moments(loaded, x)
     for folding in (0, 1, 2, 3) if layer.op == "Conv" else (0,):
-        candidate = pipeline.apply(study, plan_of(layer, folding, groups))
+        candidate = applying.apply(study, plan_of(layer, folding, groups))
         error = run(candidate.model, {"x": x})[0] - run(loaded, {"x": x})[0]
         axes = tuple(axis for axis in range(error.ndim) if axis != 1)
         np.testing.assert_allclose(error.mean(axis=axes), 0, atol=2e-5)
@@ -73,7 +73,7 @@ def test_the_squared_error_of_a_pair_is_what_its_menu_says() -> None:
     for ladder in study.menus[0].ladders:
         parameters = ladder.parameters
         if ladder.kind == KIND and parameters["groups"] == 1 and ladder.steps[0] == 1:
-            candidate = pipeline.apply(study, plan_of(layer, int(parameters["folding"])))
+            candidate = applying.apply(study, plan_of(layer, int(parameters["folding"])))
             error = (run(candidate.model, {"x": x})[0] - run(loaded, {"x": x})[0]) ** 2
             assert error.sum(axis=1).mean() == pytest.approx(ladder.error[0] ** 2 * about_mean, rel=1e-4)
 
@@ -85,7 +85,7 @@ def test_a_product_without_a_bias_keeps_its_moment_about_zero_and_gets_none() ->
     assert own_bias(layer) is None
     assert layer.name not in study.means
     np.testing.assert_allclose(study.moments[layer.name], x.T @ x / len(x), rtol=1e-5)
-    candidate = pipeline.apply(study, plan_of(layer, 0))
+    candidate = applying.apply(study, plan_of(layer, 0))
     assert [node.op for node in candidate.model.graph.nodes] == ["MatMul", "MatMul"]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from graph.onnx_text import floats, model, run
-from lissom import pipeline
+from lissom import applying, pipeline
 from lissom.canonical import canonicalise
 from lissom.graph.model import PROVENANCE_KEY, Model
 from lissom.observe import observe_moments
@@ -66,10 +66,10 @@ PATTERNS = [("columns", 4), ("columns", 1), ("rows", 8), ("rows", 2)]
 @pytest.mark.parametrize(("pattern", "width"), PATTERNS)
 @pytest.mark.parametrize("attributes", CONVOLUTIONS.values(), ids=CONVOLUTIONS.keys())
 def test_a_convolution_computes_its_approximate_weight_packed(attributes: str, pattern: str, width: int) -> None:
-    """`pipeline.apply` verifies against that weight, with the function body and on the kernels."""
+    """`applying.apply` verifies against that weight, with the function body and on the kernels."""
     study = study_of(conv(attributes), (3, 6, 9, 7), only_sparse(pattern=pattern, widths=[width]))
     plan = plan_of(study)
-    candidate = pipeline.apply(study, plan)
+    candidate = applying.apply(study, plan)
     (node,) = candidate.model.graph.nodes
     assert node.op.startswith("SparseConv_")
     assert node.op.endswith("_relu")
@@ -93,7 +93,7 @@ def test_linear_layers_are_packed(text: str, importance: str) -> None:
     constants = {"b": floats(1, 12)} if ", b)" in text else {}
     shape = (40, 5, 18) if "MatMul" in text else (40, 18)
     study = study_of(model(text, w=weight, **constants), shape, only_sparse(importance=importance))
-    candidate = pipeline.apply(study, plan_of(study))
+    candidate = applying.apply(study, plan_of(study))
     assert [node.op.split("_")[0] for node in candidate.model.graph.nodes] == ["SparseGemm"]
     assert candidate.max_difference < 1e-4
 
@@ -101,7 +101,7 @@ def test_linear_layers_are_packed(text: str, importance: str) -> None:
 @pytest.mark.ort
 def test_n_of_m_stays_a_dense_layer_with_zeros() -> None:
     study = study_of(conv("pads = [1, 1, 1, 1]"), (3, 6, 9, 7), only_sparse(pattern="2:4"))
-    candidate = pipeline.apply(study, plan_of(study))
+    candidate = applying.apply(study, plan_of(study))
     assert [node.op for node in candidate.model.graph.nodes] == ["Conv", "Relu"]
     assert candidate.totals.macs == study.canonical.totals.macs
     assert candidate.totals.params == 12 * (26 + 2) + 12  # 54 columns: 13 fours, and two that belong to none
@@ -112,7 +112,7 @@ def test_kernels_of_one_axis_stay_dense_with_zeros() -> None:
     text = "net (float[N, 6, 9] x) => (float[N, 12, L] y) { y = Conv (x, w) }"
     study = study_of(model(text, w=floats(0, 12, 6, 3)), (9, 6, 9), only_sparse())
     plan = plan_of(study)
-    candidate = pipeline.apply(study, plan)
+    candidate = applying.apply(study, plan)
     assert [node.op for node in candidate.model.graph.nodes] == ["Conv"]
     assert candidate.totals.params == plan.total("params") + 12  # the bias that takes up the mean error
 
@@ -125,7 +125,7 @@ def test_a_residual_goes_into_the_layer_and_the_file_says_so() -> None:
     )
     loaded = model(text, ir=10, opset=18, w=floats(0, 6, 6, 3, 3), b=floats(1, 6))
     study = study_of(loaded, (2, 6, 9, 7), only_sparse(widths=[2]))
-    candidate = pipeline.apply(study, plan_of(study))
+    candidate = applying.apply(study, plan_of(study))
     (node,) = candidate.model.graph.nodes
     assert "_add_relu" in node.op
     (written,) = candidate.model.to_proto().graph.node
@@ -149,7 +149,7 @@ def test_refitted_layers_keep_their_density_and_are_packed() -> None:
     study = pipeline.propose_menus(canonical, recipe, 16, moments)
     study = Study(**{**vars(study), "calibration": feeds})
     plan = plan_of(study)
-    candidate = pipeline.apply(study, plan)
+    candidate = applying.apply(study, plan)
     refitted = [name for name, judged in candidate.judged.items() if judged.kept]
     written = candidate.model.to_proto()
     told = json.loads(next(entry.value for entry in written.metadata_props if entry.key == PROVENANCE_KEY))

@@ -10,7 +10,7 @@ import pytest
 from graph.onnx_text import floats, model, run
 from hypothesis import given
 from hypothesis import strategies as st
-from lissom import pipeline
+from lissom import applying, pipeline
 from lissom.graph.geometry import Geometry
 from lissom.options import Ladder
 from lissom.recipe import Recipe, read_recipe
@@ -264,7 +264,7 @@ def test_a_convolution_is_replaced_exactly_at_full_ranks(attributes: str, channe
     text = CONV.format(c=channels, f=10, attributes=attributes, b=", b")
     loaded = model(text, w=floats(0, 10, channels, 3, 3), b=floats(1, 10))
     study = study_of(loaded, (2, channels, 9, 7), only_tucker())
-    candidate = pipeline.apply(study, plan_of(study, rank=1000))
+    candidate = applying.apply(study, plan_of(study, rank=1000))
     assert [node.op for node in candidate.model.graph.nodes] == ["Conv"] * (2 if channels == 3 else 3)
     feeds = {"x": floats(8, 2, channels, 9, 7)}
     np.testing.assert_allclose(run(candidate.model, feeds)[0], run(loaded, feeds)[0], rtol=1e-3, atol=1e-4)
@@ -281,7 +281,7 @@ def test_kernels_of_other_ranks_are_replaced_exactly(kernel: tuple[int, ...], bi
     loaded = model(text, w=floats(0, 10, 6, *kernel), **constants)
     shape = (2, 6, *(5,) * len(kernel))
     study = study_of(loaded, shape, only_tucker())
-    candidate = pipeline.apply(study, plan_of(study, rank=1000))
+    candidate = applying.apply(study, plan_of(study, rank=1000))
     feeds = {"x": floats(8, *shape)}
     np.testing.assert_allclose(run(candidate.model, feeds)[0], run(loaded, feeds)[0], rtol=1e-3, atol=1e-4)
 
@@ -290,12 +290,12 @@ def test_kernels_of_other_ranks_are_replaced_exactly(kernel: tuple[int, ...], bi
 @pytest.mark.parametrize("metric", ["frobenius", "whitened"])
 @pytest.mark.parametrize("rank", [2, 4])
 def test_the_chain_computes_what_its_approximate_weight_says(metric: str, rank: int) -> None:
-    """`pipeline.apply` verifies the surgery against that weight; the sizes are those that were promised."""
+    """`applying.apply` verifies the surgery against that weight; the sizes are those that were promised."""
     text = CONV.format(c=8, f=10, attributes="strides = [2, 1], pads = [1, 1, 1, 1]", b=", b")
     loaded = model(text, w=floats(0, 10, 8, 3, 3), b=floats(1, 10))
     study = study_of(loaded, (4, 8, 9, 7), only_tucker(metric=metric))
     plan = plan_of(study, rank=rank)
-    candidate = pipeline.apply(study, plan)
+    candidate = applying.apply(study, plan)
     assert candidate.max_difference < 1e-4
     layer, option = study.canonical.layers[0], next(iter(plan.changed.values()))
     chained = chain_of(layer.geometry, *ranks_of(layer.geometry, option.parameters))
@@ -324,7 +324,7 @@ def test_pairs_and_chains_compete_for_one_layer() -> None:
     plan = pipeline.allocate(study, {"params": 0.1 * weight.size})
     assert [option.kind for option in plan.changed.values()] == [KIND]  # a pair of rank 6 costs twice as much
     assert plan.level < 1e-6
-    assert pipeline.apply(study, plan).totals.params <= 0.1 * weight.size
+    assert applying.apply(study, plan).totals.params <= 0.1 * weight.size
 
 
 def test_the_preset_offers_one_chain_per_layer() -> None:

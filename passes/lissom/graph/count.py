@@ -44,6 +44,13 @@ def mac_tensors(model: Model) -> list[str]:
     return list(names)
 
 
+def mac_activations(model: Model) -> list[str]:
+    """Names of what the nodes that `count_macs` counts read first and give: their weights are not among them."""
+    counted = [node for node in model.graph.nodes if _is_counted(node)]
+    tensors = [tensor for node in counted for tensor in (node.inputs[0], node.outputs[0])]
+    return list(dict.fromkeys(tensor.name for tensor in tensors if not is_constant(tensor)))
+
+
 def count_macs(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> int:
     """Multiply-accumulates of the main graph at the observed `shapes`."""
     return sum(_macs(node, shapes) for node in model.graph.nodes if _is_counted(node))

@@ -13,10 +13,11 @@ from lissom_runtime.latency import PairedLatency
 from lissom_runtime.providers import ProviderRequest
 from lissom_runtime.target import Machine
 
+from lissom.applying import Candidate
 from lissom.canonical import Totals
 from lissom.data import Feeds
 from lissom.options import Cost, Plan
-from lissom.pipeline import Candidate, Study
+from lissom.pipeline import Study
 from lissom.report.activations import activations_entry
 from lissom.report.schema import (
     ACTIVATIONS,

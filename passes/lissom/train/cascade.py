@@ -22,12 +22,12 @@ import onnx
 from lissom_runtime.errors import UsageError
 
 from lissom import study
+from lissom.applying import Candidate, apply
 from lissom.data import Feeds
 from lissom.graph.load import from_proto
 from lissom.graph.steps import apply_steps
 from lissom.job import open_job
 from lissom.lowrank.recomposing import recompose
-from lissom.pipeline import Candidate, apply
 from lissom.recipe import Recipe
 from lissom.search import Budget, Search
 from lissom.train.layering import STEPS
