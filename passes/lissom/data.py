@@ -106,6 +106,11 @@ def open_dataset(source: str, specs: Sequence[InputSpec]) -> Dataset:
     return dataset
 
 
+def samples_of(feeds: Feeds) -> int:
+    """How many samples feeds[n, ...] have; 1 where none has axes."""
+    return next((len(values) for values in feeds.values() if values.ndim), 1)
+
+
 def random_feeds(specs: Sequence[InputSpec], shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> Feeds:
     """Seeded random inputs: standard normal floats, integers 0 or 1.
 

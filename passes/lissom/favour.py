@@ -33,6 +33,9 @@ from lissom.target.schema import Target
 
 FLOAT_BYTES = 4
 
+METHODS = "methods"
+"""Kind of the refusal of a pattern that finds nothing."""
+
 
 def for_target(recipe: Recipe, target: Target) -> Recipe:
     """The recipe with the zeros that a target can use.
@@ -73,12 +76,18 @@ def only_favoured(study: Study, target: Target) -> Study:
     methods = {layer.name: asked[layer.name] or favoured(layer, target) for layer in study.canonical.layers}
 
     def who(*layers: str) -> str:
-        if all(asked.get(layer) is not None for layer in layers):
-            return f"the recipe {study.recipe.name!r}"
-        return f"the target {target.name!r} ({target.parallelism} parallelism)"
+        """Who decided about some layers, and the verb."""
+        by_recipe = {asked[layer] is not None for layer in layers}
+        recipe = f"the recipe {study.recipe.name!r}"
+        profile = f"the target {target.name!r} ({target.parallelism} parallelism)"
+        if len(by_recipe) > 1:
+            return f"{recipe} and {profile} favour"
+        return f"{recipe if by_recipe.pop() else profile} favours"
 
     groups = {} if study.widths is None else study.widths.groups
-    menus, refusals = [], list(study.refusals)
+    idle = [pattern for pattern in study.recipe.methods if not any(re.search(pattern, layer) for layer in asked)]
+    menus: list[Menu] = []
+    refusals = [*study.refusals, *(Refusal(pattern, METHODS, "it finds the name of no layer") for pattern in idle)]
     for menu in study.menus:
         if menu.site in groups:
             group = groups[menu.site]
@@ -86,10 +95,10 @@ def only_favoured(study: Study, target: Target) -> Study:
             if not around or any(methods[layer] == "nodes" for layer in around):
                 menus.append(menu)
                 continue
-            refusals.append(Refusal(group.name, NODES, f"{who(*around)} favours zeros in all layers around it"))
+            refusals.append(Refusal(group.name, NODES, f"{who(*around)} zeros in all layers around it"))
             menus.append(Menu(menu.site, menu.dense, ()))
         elif methods[menu.site] == "nodes" and any(ladder.kind == SPARSE for ladder in menu.ladders):
-            refusals.append(Refusal(menu.site, SPARSE, f"{who(menu.site)} favours whole channels here"))
+            refusals.append(Refusal(menu.site, SPARSE, f"{who(menu.site)} whole channels here"))
             others = tuple(ladder for ladder in menu.ladders if ladder.kind != SPARSE)
             menus.append(Menu(menu.site, menu.dense, others))
         else:

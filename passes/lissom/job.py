@@ -14,7 +14,7 @@ from lissom_runtime.errors import UsageError
 from lissom_runtime.providers import ProviderRequest
 from lissom_runtime.target import Machine
 
-from lissom.data import Array, Dataset, Feeds, InputSpec, first_feeds, input_specs, open_dataset
+from lissom.data import Array, Dataset, Feeds, InputSpec, first_feeds, input_specs, open_dataset, samples_of
 from lissom.graph.load import from_proto, read_proto
 from lissom.graph.model import Model
 from lissom.lowering.price import provider_of
@@ -82,8 +82,7 @@ class Job:
     @cached_property
     def batch(self) -> int:
         """Samples per run."""
-        samples = next((len(values) for values in self.feeds.values() if values.ndim), 1)
-        return batch_size(self.specs, layer_bytes(self.model, self.feeds) // samples)
+        return batch_size(self.specs, layer_bytes(self.model, self.feeds) // samples_of(self.feeds))
 
     @property
     def block(self) -> int:

@@ -29,7 +29,7 @@ from lissom_runtime.errors import UsageError
 from lissom_runtime.providers import ProviderRequest
 from lissom_runtime.session import open_session, run_session
 
-from lissom.data import Feeds
+from lissom.data import Feeds, samples_of
 from lissom.graph.count import mac_activations
 from lissom.graph.geometry import Geometry
 from lissom.graph.layers import Layer
@@ -132,7 +132,8 @@ def observe_moments(
         model: the model that the layers belong to.
         layers: the layers to look at.
         batches: feeds for the model, one batch at a time.
-        seed: chooses the patches where a batch has more than `ROWS_PER_BATCH`, or than its part of `ROWS`.
+        seed: chooses the patches where a batch has more than `ROWS_PER_BATCH`, or than its part of `ROWS`; a batch of
+            fewer samples has a smaller part.
 
     Raises:
         UsageError: an activation is NaN or infinite.
@@ -140,11 +141,13 @@ def observe_moments(
     moments = {layer.name: Moment.of(layer.geometry.columns) for layer in layers}
     rng = np.random.default_rng(seed)
     most = min(ROWS_PER_BATCH, max(ROWS // max(len(batches), 1), 1))
+    sizes = [samples_of(feeds) for feeds in batches]
     sources = list({layer.source.name: None for layer in layers})
     with one_blas_thread():
-        for values in run_batches(model, sources, batches):
+        for values, size in zip(run_batches(model, sources, batches), sizes, strict=True):
+            limit = -(-most * size // max(sizes))  # a smaller batch counts less
             for layer in layers:
-                rows = sample_columns(values[layer.source.name], layer.geometry, most, rng)
+                rows = sample_columns(values[layer.source.name], layer.geometry, limit, rng)
                 if not np.isfinite(rows).all():
                     raise UsageError(f"expected finite activations, but the input of {layer.name!r} is NaN or infinite")
                 moments[layer.name].add(rows)

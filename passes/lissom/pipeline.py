@@ -1,8 +1,8 @@
-"""The way of the data: load, canonicalise, observe, propose, price, allocate, apply, verify.
+"""The way of the data up to a plan: load, canonicalise, observe, propose, price, allocate.
 
 Every step is a function here or a module of its own, and they are called in one order.
-`Study` is what does not depend on a bound and is made once; `allocate` and `apply` are pure
-functions from there to a candidate, called as often as bounds and goals need.
+`Study` is what does not depend on a bound and is made once; `allocate`, and `apply` behind it
+(`applying.py`), are pure functions from there to a candidate, called as often as bounds and goals need.
 """
 
 from __future__ import annotations

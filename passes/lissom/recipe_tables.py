@@ -188,7 +188,6 @@ class Winners(Table):
         most_drop: share by which the score may drop with one group of activations pruned, where the calibration data
             have labels; rates beyond are not offered.
         keep_thresholds: whether masks stay that do not make the network faster.
-        remove_silent: whether channels that never win on the calibration data are removed (static masks only).
     """
 
     enabled: bool = False
@@ -199,14 +198,11 @@ class Winners(Table):
     alpha: Annotated[float, Field(gt=0, le=1)] = SAMPLE_SHARE
     most_drop: Annotated[float, Field(gt=0)] = MOST_DROP
     keep_thresholds: bool = False
-    remove_silent: bool = False
 
     @model_validator(mode="after")
     def _words_fit_together(self) -> Winners:
-        if self.form == "dynamic" and (self.per_channel or self.keeps_nan or self.remove_silent):
-            raise ValueError(
-                'expected the form "static" for per_channel and keeps_nan, and for remove_silent, but got "dynamic"'
-            )
+        if self.form == "dynamic" and (self.per_channel or self.keeps_nan):
+            raise ValueError('expected the form "static" for per_channel and keeps_nan, but got "dynamic"')
         fine = [rate for rate in self.rates if abs(1000 * rate - round(1000 * rate)) > 1e-6]
         if fine:
             raise ValueError(f"expected rates in thousandths, but got {fine[0]}")

@@ -226,11 +226,10 @@ INTEGRAL = (Path(lissom.__file__).parent / "recipes" / "integral.toml").read_tex
         ("[winners]", "[winners]\nrates = [0.12345]", "expected rates in thousandths, but got 0.12345"),
         ("[winners]", "[winners]\nalpha = 0.0", "greater than 0"),
         ('form = "static"', 'form = "dynamic"\nkeeps_nan = true', 'expected the form "static" for per_channel and'),
-        ('form = "static"', 'form = "dynamic"\nremove_silent = true', "and for remove_silent, but got"),
         ('objective = "total"', 'objective = "minimax"', 'winners expect objective "total" and error "outputs"'),
         ('[low_rank]\nenabled = false', '[low_rank]\nmetric = "whitened"', "winners expect sparse alone beside them"),
     ],
-    ids=["none", "beyond the whole", "no rates", "finer", "no sample", "dynamic", "silent", "objective", "kinds"],
+    ids=["none", "beyond the whole", "no rates", "finer", "no sample", "dynamic", "objective", "kinds"],
 )  # fmt: skip
 def test_a_table_of_winners_that_means_nothing_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
     path = tmp_path / "recipe.toml"

@@ -118,10 +118,27 @@ def test_sparse_layers_that_are_not_asked_for_stay_sparse_whatever_is_measured(
     first = lissom.lower(pruned, shapes=shapes, measured=False, include="stage3_block3").model
     time_as(monkeypatch, "slower", 1.0)
     result = lissom.lower(first, shapes=shapes, include="stage1_block1", max_density=0.1)
-    assert [(layer.decision, layer.speed) for layer in result.report.layers] == [("lowered", None)] * 2
+    told = [(layer.decision, layer.speed, layer.asked) for layer in result.report.layers]
+    assert told == [("lowered", None, False)] * 2
+    assert "at least 1 layer" in result.missed  # nothing of what was asked for
     assert sum(node.op_type.startswith("SparseConv") for node in result.model.graph.node) == 2
     again = lissom.lower(result.model, shapes=shapes, measured=False, exclude="stage3_block3.a").model
     assert sum(node.op_type.startswith("SparseConv") for node in again.graph.node) == 21
+
+
+def test_sparse_layers_without_names_stay_sparse_and_dense_ones_beside_them_dense(pruned: Path) -> None:
+    shapes = {"image": (1, 1, 28, 28)}
+    first = lissom.lower(pruned, shapes=shapes, measured=False, include="stage3_block3.b").model
+    named, unnamed = (onnx.ModelProto.FromString(first.SerializeToString()) for _ in range(2))
+    for node in unnamed.graph.node:
+        node.name = ""
+    (sparse,) = [node for node in named.graph.node if node.domain]
+    for node in named.graph.node:
+        if node.name == "stage3_block3.a.conv":
+            node.name = f"{sparse.name}/beside"
+    for model in (named, unnamed):
+        again = lissom.lower(model, shapes=shapes, measured=False, include="^nothing$").model
+        assert sum(node.op_type.startswith("SparseConv") for node in again.graph.node) == 1
 
 
 @pytest.mark.parametrize("verdict", ["slower", "no significant change"])

@@ -127,6 +127,16 @@ def test_the_table_says_which_layer_of_which_chain(
     assert all("chain: 100 µs × 0.50" in row for row in rows)
 
 
+def test_single_layers_that_are_not_asked_for_become_no_chain(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(decide, "find_chain", lambda *_: None)
+        single = lissom.lower(resnet(), shapes={"image": INPUT}, measured=False).model
+    again = lissom.lower(single, shapes={"image": INPUT}, measured=False, include="^nothing$").model
+    kinds = [[node.op_type for node in model.graph.node if node.domain] for model in (single, again)]
+    assert kinds[0] == kinds[1]
+    assert len(kinds[0]) > 3
+
+
 @pytest.mark.native
 @pytest.mark.skipif(native_obstacle(ProviderRequest()) is not None, reason=str(native_obstacle(ProviderRequest())))
 def test_a_chain_is_timed_against_dense_and_single_layers_on_its_kernels() -> None:

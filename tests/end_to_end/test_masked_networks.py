@@ -160,6 +160,17 @@ def test_a_mask_with_another_body_is_inlined_and_means_what_it_says() -> None:
     last.input[1], last.input[2] = last.input[2], last.input[1]
     x = whole_numbers(1, 3, *IMAGE)
     before = run(open_session(lowered.SerializeToString()), x)
-    again = lissom.lower(lowered, shapes={"x": (1, *IMAGE)}, measured=False).model
+    found = lissom.lower(lowered, shapes={"x": (1, *IMAGE)}, measured=False)
+    again = found.model
     assert "WinnerMask" not in {node.op_type for node in again.graph.node}
+    assert any("dynamic masks were inlined" in remark for remark in found.report.remarks)
     np.testing.assert_array_equal(run(open_session(again.SerializeToString()), x), before)
+
+
+def test_a_conversion_to_the_opset_that_the_model_has_keeps_its_masks() -> None:
+    lowered = masked(whole=True, is_dynamic=True).lowered
+    (opset,) = [entry.version for entry in lowered.opset_import if entry.domain == ""]
+    for target, stays in ((opset, True), (opset + 1, False)):
+        found = lissom.lower(lowered, shapes={"x": (1, *IMAGE)}, measured=False, convert_opset=target)
+        assert ("WinnerMask" in {node.op_type for node in found.model.graph.node}) == stays
+        assert any("dynamic masks were inlined" in remark for remark in found.report.remarks) != stays

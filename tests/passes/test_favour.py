@@ -106,9 +106,9 @@ def test_what_the_recipe_says_of_a_layer_counts_before_the_target(study: Study) 
     assert told[first] == "the recipe 'own' favours whole channels here"
     assert "the recipe 'own' favours zeros in all layers around it" in told.values()
     alone = study.recipe.model_copy(update={"methods": {"no such layer": "sparse"}})
-    assert kinds(only_favoured(replace(study, recipe=alone), target("high"))) == kinds(
-        only_favoured(study, target("high"))
-    )
+    idle = only_favoured(replace(study, recipe=alone), target("high"))
+    assert kinds(idle) == kinds(only_favoured(study, target("high")))
+    assert ("no such layer", "it finds the name of no layer") in [(told.site, told.reason) for told in idle.refusals]
 
 
 @pytest.mark.parametrize(

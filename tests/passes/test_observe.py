@@ -119,6 +119,20 @@ def test_no_more_rows_than_the_limit_enter_a_moment_however_many_batches_there_a
         assert observe_moments(canonical.model, [layer], feeds)[layer.name].rows == rows
 
 
+@pytest.mark.ort
+def test_every_sample_has_the_same_part_in_a_moment_however_small_the_last_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("lissom.observe.ROWS_PER_BATCH", 84)
+    loaded = model(CONV.format(attributes="pads = [0, 0, 0, 0]"), w=floats(0, 4, 3, 3, 3))
+    canonical = canonicalise(loaded, {"x": floats(1, 1, 3, 9, 8)})
+    (layer,) = canonical.layers  # 42 rows an image
+    feeds = [{"x": np.full((count, 3, 9, 8), level, np.float32)} for count, level in ((8, 0.0), (8, 0.0), (2, 9.0))]
+    found = observe_moments(canonical.model, [layer], feeds)[layer.name]
+    assert found.rows == 84 + 84 + 21
+    np.testing.assert_allclose(found.mean, 1.0)
+
+
 @given(st.integers(0, 2 * BATCH_BYTES))
 def test_as_many_samples_are_run_at_once_as_fit_into_the_memory(sample_bytes: int) -> None:
     free = batch_size([InputSpec("x", np.dtype(np.float32), (None, 3))], sample_bytes)

@@ -19,7 +19,6 @@ from lissom.activations.judge import Judge, Sample
 from lissom.activations.masks import find_masks
 from lissom.activations.price import judged_samples, price_rates, unmeasured
 from lissom.activations.rates import Choose, Limits, Rates, choose_together, rate_of
-from lissom.activations.silent import without_silent
 from lissom.activations.survey import Found
 from lissom.activations.worth import Compare, slow_groups
 from lissom.canonical import Canonical
@@ -155,8 +154,6 @@ class Activations:
         """The finished network of a plan without the masks of slow groups (`finish.put_masks`)."""
         masks = self.masks(expected, plan, slow)
         put = put_masks(self.canonical, self.found, masks, edited, expected, finish, self.batches)
-        if self.asked.remove_silent:
-            put = without_silent(self.canonical, self.found, put, edited, expected, finish, self.batches)
         told = [refusal for refusals in slow.values() for refusal in refusals]
         return replace(put, slow=frozenset(slow), refusals=[*told, *put.refusals])
 

@@ -6,8 +6,8 @@
 
 Both look at the layers in topological order: of two that could take in one sum a chain does, else the first. Where
 nothing is timed, every chain and every layer is lowered. Where things are timed, a chain that the kernel library lacks
-is none. Layers that become sparse again without being asked for (`Site.was_sparse`) are not timed, and are in no chain
-with others.
+is none. Layers that become sparse again without being asked for (`Site.before`) are not timed, and are in a chain only
+with those of the operator that they were in.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ def decide(
     chains: dict[str, ChainEntry] = {}
     refusals: list[Refusal] = []
     for first in progress(sites, "looking for chains"):
-        alike = {node: site for node, site in free.items() if site.was_sparse == first.was_sparse}
+        alike = {node: site for node, site in free.items() if site.before == first.before}
         chain = find_chain(model, first, alike, shapes) if id(first.node) in free else None
-        judge = None if first.was_sparse else timed
+        judge = timed if first.before is None else None
         if chain is None or (judge is not None and chain.signature.name not in operators()):
             continue
         told, reason = _decide_chain(model, chain, judge)
@@ -72,7 +72,7 @@ def decide(
             if reason is None and link.packed is not None:
                 layers[link.site.name] = _entry(link, None, told.operator)
     for site in progress([site for site in proposal.sites if site.name not in layers], "lowering"):
-        layers[site.name] = _decide_layer(model, site, shapes, None if site.was_sparse else timed)
+        layers[site.name] = _decide_layer(model, site, shapes, timed if site.before is None else None)
     declined = [r for r in proposal.refusals if r.site not in chains or chains[r.site].node is None]
     in_order = [layers[site.name].model_copy(update={"chain": chains.get(site.name)}) for site in proposal.sites]
     return Decisions(in_order, [*declined, *refusals, *_kept_dense(in_order)])
@@ -133,6 +133,7 @@ def _entry(link: Link, speed: Speed | None, operator: str | None) -> LoweredLaye
         orientation=packed.orientation,
         columns=packed.format,
         fused=[node.name for node in link.behind.nodes],
+        asked=site.before is None,
         decision="dense" if operator is None else "lowered",
         operator=operator or site.node.op,
         bytes_before=site.weight.nbytes,

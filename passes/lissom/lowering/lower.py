@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
-from lissom_runtime.contract import DOMAIN
 from lissom_runtime.errors import UsageError
 from lissom_runtime.latency import PairedLatency, compare_many
 from lissom_runtime.providers import ProviderRequest
@@ -24,9 +23,9 @@ from lissom.graph.save import require_writable, save
 from lissom.graph.spec import require_legal
 from lissom.graph.steps import apply_steps
 from lissom.lowering.decide import Decisions, decide
-from lissom.lowering.masks import read_with_masks
 from lissom.lowering.price import native, native_obstacle
 from lissom.lowering.propose import KIND, propose, sources
+from lissom.lowering.reading import is_sparse, read_with_masks, with_names
 from lissom.lowering.report import LoweredLayer, Lowering
 from lissom.observe import observe_shapes
 from lissom.progress import Progress, silent
@@ -98,12 +97,13 @@ def lower(
     for pattern in (include, exclude):
         _require_pattern(pattern)
     proto = model if isinstance(model, onnx.ModelProto) else read_proto(Path(model))
+    proto = with_names(proto)
     loaded = read_with_masks(proto, convert_opset)
+    sparse = frozenset(node.name for node in proto.graph.node if is_sparse(node))
     request = provider or ProviderRequest()
     feeds = first_feeds(input_specs(loaded.inputs), None, dict(shapes or {}), seed)
     canonical = canonicalise(loaded, feeds)
     timed = native(request) if measured else None
-    sparse = frozenset(node.name for node in proto.graph.node if node.domain == DOMAIN and node.name)
 
     def lowered(timed: ProviderRequest | None) -> _Draft:
         edited = canonical.model.copy()
@@ -129,7 +129,7 @@ def lower(
     if runs_natively is not None:
         natively = require_same(canonical.model, edited, feeds, "the lowered model on its kernels", runs_natively)
     affine = [refusal for outcome in canonical.outcomes.values() for refusal in outcome.refusals]
-    missed = _missed(decided.layers, None if paired is None else paired.verdict)
+    missed = _missed(_asked(decided.layers), None if paired is None else paired.verdict)
     report = Lowering(
         status="missed" if missed else "met",
         model={
@@ -197,8 +197,8 @@ def _time_whole(
         original.SerializeToString(),
         *(draft.model.to_proto().SerializeToString() for draft in (decided, every)),
     ]
-    lowers = any(layer.decision == "lowered" for layer in decided.decisions.layers)
-    if not every.decisions.layers:
+    lowers = any(layer.decision == "lowered" for layer in _asked(decided.decisions.layers))
+    if not _asked(every.decisions.layers):
         return False, None
     sessions = [open_session(content, provider) for content in contents]
     before, *after = compare_many([(session, feeds) for session in sessions])
@@ -208,7 +208,13 @@ def _time_whole(
     return better, PairedLatency(before, taken) if better or lowers else None
 
 
+def _asked(layers: Sequence[LoweredLayer]) -> list[LoweredLayer]:
+    """The layers that were asked for."""
+    return [layer for layer in layers if layer.asked]
+
+
 def _missed(layers: Sequence[LoweredLayer], verdict: str | None) -> str:
+    """What is expected of the layers that were asked for and did not come, or nothing."""
     if not any(layer.decision == "lowered" for layer in layers):
         if not layers:
             return "expected at least 1 layer that is sparse enough to lower, but got 0"

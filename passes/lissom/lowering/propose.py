@@ -21,11 +21,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
-from lissom_runtime.contract import Operator
+from lissom_runtime.contract import Operator, Stage
 from lissom_runtime.packing import Packed, pack
 
 from lissom.asked import not_asked_for
@@ -70,7 +70,7 @@ class Site:
         shape: shape of its input, observed.
         rows: how often the weight is applied.
         pattern: the blocks of its weight.
-        was_sparse: it was a sparse operator, or part of one, and is not asked for: it becomes one again.
+        before: the sparse operator that it was, or was part of, where it is not asked for: it becomes one again.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Site:
     shape: tuple[int, ...]
     rows: int
     pattern: Pattern
-    was_sparse: bool = False
+    before: str | None = None
 
     @property
     def operator(self) -> Operator:
@@ -170,11 +170,11 @@ def propose(
         if not _is_candidate(node):
             continue
         skipped = not_asked_for(node.name, include, exclude)
-        was_sparse = skipped is not None and _is_of(node.name, sparse)
-        found = _site(node, shapes) if skipped is None or was_sparse else skipped
+        before = None if skipped is None else _operator_of(node.name, sparse)
+        found = skipped if skipped is not None and before is None else _site(node, shapes)
         if isinstance(found, Site):
-            found = replace(found, was_sparse=was_sparse)
-            reason = _obstacle(found, 1.0 if was_sparse else max_density)
+            found = replace(found, before=before)
+            reason = _obstacle(found, max_density if before is None else 1.0)
             if reason is None:
                 sites.append(found)
                 continue
@@ -196,9 +196,10 @@ def _obstacle(site: Site, max_density: float | None) -> str | None:
     return scratch.obstacle(site.scratch)
 
 
-def _is_of(name: str, operators: Collection[str]) -> bool:
-    """Whether a layer was one of `operators`, whose name it has then, or was in one, whose name its own begins with."""
-    return any(name == operator or name.startswith(f"{operator}/") for operator in operators)
+def _operator_of(name: str, operators: Collection[str]) -> str | None:
+    """Which of `operators` a layer was, whose name it has then, or was a stage of; None for none."""
+    chain, _, stage = name.rpartition("/")
+    return name if name in operators else chain if stage in get_args(Stage) and chain in operators else None
 
 
 def _is_candidate(node: Node) -> bool:

@@ -48,6 +48,7 @@ class LoweredLayer(_Entry):
     Attributes:
         density: stored weights over all weights.
         fused: the nodes behind it that its operator takes in.
+        asked: whether it was asked for; what was not was sparse in the file, and is again.
         operator: what it became, or is part of.
         bytes_before: of its dense weight.
         bytes_after: of its packed weight.
@@ -63,6 +64,7 @@ class LoweredLayer(_Entry):
     orientation: str
     columns: str
     fused: Sequence[str]
+    asked: bool
     decision: Literal["lowered", "dense"]
     operator: str
     bytes_before: int

@@ -145,9 +145,9 @@ class LatencyTable:
         """
         shapes = {name: list(values.shape) for name, values in feeds.items()}
         whole = {**self._base, "network": content_of(network, []), "shapes": shapes}
-        keys = {name: {**whole, "between": name} for name in names}
+        keys = {name: {**whole, "node": name} for name in names}
         if any(self._recall(key) is None for key in keys.values()):
-            found = profiled(network.SerializeToString(), feeds, self._provider, self.node())
+            found = profiled(network, feeds, self._provider, self.node())
             for name, key in keys.items():
                 self._remember(key, max(found.get(name, 0.0), LEAST_US), sure=True)
         return {name: self._memory[_text(key)] for name, key in keys.items()}
