@@ -11,8 +11,9 @@ taps reach, beside what expand reads, what the next rows read again, and what pr
 
 A plan takes the smallest tile (24 outputs of a convolution, 32 rows of a product, 1 row of outputs of a chain) where
 the scratch does not fit the caches, far below the limit; that is the tile here. A chain that begins with a depthwise
-layer takes bands of more rows where its strides are in the hundreds, and then more scratch than is said here. Source: `runtime/kernels`, the plans of
-sparse_conv, sparse_gemm and sparse_chain, to which the tests hold these numbers.
+layer takes bands of more rows where its strides are in the hundreds, and then more scratch than is said here.
+
+Source: `runtime/kernels`, the plans of sparse_conv, sparse_gemm and sparse_chain, to which the tests hold these numbers.
 """
 
 from __future__ import annotations
