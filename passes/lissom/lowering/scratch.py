@@ -13,7 +13,7 @@ A plan takes the smallest tile (24 outputs of a convolution, 32 rows of a produc
 the scratch does not fit the caches, far below the limit; that is the tile here. A chain that begins with a depthwise
 layer takes bands of more rows where its strides are in the hundreds, and then more scratch than is said here.
 
-Source: `runtime/kernels`, the plans of sparse_conv, sparse_gemm and sparse_chain, to which the tests hold these numbers.
+Source: `runtime/kernels`, the plans of sparse_conv, sparse_gemm and sparse_chain, to which the tests hold this.
 """
 
 from __future__ import annotations
