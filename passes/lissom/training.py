@@ -6,6 +6,7 @@ It needs no framework, so that a recipe is read and checked where there is none.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from importlib import import_module
 from typing import Any, ClassVar, Literal
 
 from lissom_runtime.errors import UsageError
@@ -102,7 +103,7 @@ def require_framework(device: str) -> None:
         UsageError: torch is not installed, or has no such device.
     """
     try:
-        import lissom.train.distil  # noqa: F401  # asks whether torch is there
+        import_module("lissom.train.distil")
         from lissom.train.device import require_device
     except ImportError as error:
         raise UsageError(f"expected torch to train with (pip install 'lissom[recover]'), but got: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -137,8 +138,9 @@ def test_sparse_layers_without_names_stay_sparse_and_dense_ones_beside_them_dens
         if node.name == "stage3_block3.a.conv":
             node.name = f"{sparse.name}/beside"
     for model in (named, unnamed):
-        again = lissom.lower(model, shapes=shapes, measured=False, include="^nothing$").model
-        assert sum(node.op_type.startswith("SparseConv") for node in again.graph.node) == 1
+        again = lissom.lower(model, shapes=shapes, measured=False, include="^nothing$")
+        assert sum(node.op_type.startswith("SparseConv") for node in again.model.graph.node) == 1
+        assert again.report.model["sha256"] == hashlib.sha256(model.SerializeToString()).hexdigest()
 
 
 @pytest.mark.parametrize("verdict", ["slower", "no significant change"])

@@ -97,9 +97,9 @@ def lower(
     for pattern in (include, exclude):
         _require_pattern(pattern)
     proto = model if isinstance(model, onnx.ModelProto) else read_proto(Path(model))
-    proto = with_names(proto)
-    loaded = read_with_masks(proto, convert_opset)
-    sparse = frozenset(node.name for node in proto.graph.node if is_sparse(node))
+    named = with_names(proto)
+    loaded = read_with_masks(named, convert_opset)
+    sparse = frozenset(node.name for node in named.graph.node if is_sparse(node))
     request = provider or ProviderRequest()
     feeds = first_feeds(input_specs(loaded.inputs), None, dict(shapes or {}), seed)
     canonical = canonicalise(loaded, feeds)
