@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 import onnx
 from lissom_runtime import get_library_path
-from lissom_runtime.contract import CHAIN_STAGES, chain_signatures, signatures
+from lissom_runtime.contract import CHAIN_STAGES, WINNER_MASK, chain_signatures, signatures
 from lissom_runtime.target import Machine
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from runtime.chain_models import Chain, chain_model, dense_chain_model
+from runtime.mask_models import mask_model
 from runtime.ops_models import (
     ROUNDED,
     Array,
@@ -45,10 +46,10 @@ NUMPY = {"1.18.1": "numpy<2"}
 HEADER = """# Compatibility
 
 The kernel library on several versions of ONNX Runtime, each in its own environment; this page is written by
-`python benchmarks/compatibility.py`. A file is one operator, of a layer or of a chain of layers, with its function
+`python benchmarks/compatibility.py`. A file is one operator, of a layer, a chain of layers or a mask, with its function
 body; "native" is with the library registered, "portable" without it. The numbers count files whose output equals that
-of the dense layers bit by bit (for hard-swish and SiLU: within 2·10⁻⁶ of the largest), and files with a malformed
-packed weight that are refused in a sentence.
+of the dense layers (of the mask's body, where this page was written) bit by bit (for hard-swish and SiLU: within
+2·10⁻⁶ of the largest), and files with a malformed packed weight that are refused in a sentence.
 
 The library declares version 18 of ONNX Runtime's C interface and is not linked with ONNX Runtime. A version older than
 1.18 refuses to register it, in one sentence; models run there through their function bodies.
@@ -113,7 +114,7 @@ def main() -> None:
 def write_models(folder: Path) -> tuple[int, int]:
     """Writes the files; how many are good, how many are attacks."""
     good = 0
-    for name, model, dense, given, exact in [*layers(), *chains()]:
+    for name, model, dense, given, exact in [*layers(), *chains(), mask()]:
         (expected,) = session(dense).run(None, given)
         onnx.save(model, folder / f"good_{name}.onnx")
         np.savez(folder / f"good_{name}.npz", expected=expected, tolerance=0.0 if exact else 2e-6, **given)
@@ -156,6 +157,12 @@ def chains() -> Iterator[Case]:
         wide = {} if exact else dict.fromkeys(signature.stages, (-1e7, 1e7))  # no cut hides how large a sum was
         chain = Chain(signature, tuple(counts), block=4, limits=wide)
         yield signature.name, chain_model(chain), dense_chain_model(chain), chain.feeds(chain.x(2, 24, 25)), exact
+
+
+def mask() -> Case:
+    """The case of the operator WinnerMask; what its function body gives in this version is what all must give."""
+    model = mask_model(0.3, 7)
+    return WINNER_MASK.name, model, model, {"x": integers(1, 2, 4, 24, 25)}, True
 
 
 def malformed() -> Iterator[onnx.ModelProto]:

@@ -43,7 +43,7 @@ from benchmarks.pareto import goal_data, recipe_of
 from benchmarks.results import REPORTS, Case, cases
 from benchmarks.subjects import markdown
 
-NETWORKS = ("lenet-300-100", "lenet5", "vgg-small", "resnet20")
+NETWORKS = ("lenet-300-100", "lenet5", "vgg-small", "resnet20", "mobilenet-small")
 
 SMOKE = "lenet-300-100"
 SMOKE_SECONDS = 1.0

@@ -7,7 +7,7 @@ Four models of each network: the original; ONNX Runtime's static INT8 of it (`be
 the first `--int8-samples` of the calibration data); what `lissom compress --recipe RECIPE` makes of it from the first
 `--samples` (`lowrank`, if nothing else is asked for); static INT8 of that. Scores are of all validation samples (or the
 first `--scored`), ratios of latencies are over the original's, all four timed in the same rounds on one sample, with
-the 99 % interval.
+the 99 % interval. What has operators of the runtime is not quantised further; then there are three.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ import lissom
 import onnx
 from lissom.data import Dataset, Feeds, first_feeds, input_specs, open_dataset
 from lissom.graph.load import load
+from lissom.lowering.price import native
 from lissom.report.schema import Report
 from lissom.scoring import Scorer, batch_size
 from lissom_runtime.accuracy import Score
+from lissom_runtime.contract import DOMAIN
 from lissom_runtime.latency import PairedLatency, Samples, Schedule, compare_many
 from lissom_runtime.providers import ProviderRequest
 from lissom_runtime.session import open_session
@@ -93,16 +95,19 @@ def measure(case: Case, bounds: Mapping[str, float], arguments: argparse.Namespa
         bounds=bounds,
         calibration=first(case.calibration, arguments.samples),
         metric="output",
+        target=arguments.target,
         keep_anyway=True,
         cache=arguments.cache,
     )
     assert result.model is not None
     one, both = arguments.recipe, f"{arguments.recipe} + {INT8}"
     with TemporaryDirectory(prefix="lissom-stacking-") as folder:
-        paths = {name: Path(folder) / f"{number}.onnx" for number, name in enumerate((INT8, one, both))}
+        paths = {name: Path(folder) / f"{number}.onnx" for number, name in enumerate((INT8, one))}
         onnx.save(result.model, paths[one])
         print(f"({case.name}: {quantise(case.model, paths[INT8], samples)}; {dict(bounds)})", flush=True)
-        quantise(paths[one], paths[both], samples)
+        if not any(node.domain == DOMAIN for node in result.model.graph.node):
+            paths[both] = Path(folder) / "both.onnx"
+            quantise(paths[one], paths[both], samples)
         feeds = first_feeds(specs, calibration, {})
         schedule = Schedule(max_pairs=2000, max_seconds=arguments.seconds)
         found = judge({ORIGINAL: case.model, **paths}, scored, feeds, case.metric, batch, schedule)
@@ -113,9 +118,10 @@ def judge(
     paths: Mapping[str, Path], scored: Dataset, feeds: Feeds, metric: str | None, batch: int, schedule: Schedule
 ) -> list[Contestant]:
     """Scores and latencies of the models at `paths`, the first of which is the original."""
-    sessions = [(open_session(path), feeds) for path in paths.values()]
+    provider = native(ProviderRequest()) or ProviderRequest()
+    sessions = [(open_session(path, provider), feeds) for path in paths.values()]
     original, *others = compare_many(sessions, schedule=schedule)
-    scorer = Scorer(next(iter(paths.values())), scored, feeds, ProviderRequest(), metric, batch)
+    scorer = Scorer(next(iter(paths.values())), scored, feeds, provider, metric, batch)
     found = []
     for (name, path), samples in zip(paths.items(), (original, *others), strict=True):
         interval = PairedLatency(original, samples).interval
@@ -149,6 +155,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Compresses, quantises, measures, prints the table and writes the samples."""
     parser = command(__doc__)
     parser.add_argument("--recipe", default="lowrank")
+    parser.add_argument("--target", help="the processor, for recipes that ask for it")
     parser.add_argument("--bound", action="append", default=[], metavar="NETWORK:BOUND=VALUE", help=f"not {BOUND}")
     parser.add_argument("--int8-samples", type=int, default=128, help="samples that INT8 is calibrated on")
     parser.add_argument("--scored", type=int, help="validation samples that are scored; default: all")

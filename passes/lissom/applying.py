@@ -94,7 +94,10 @@ def apply(study: Study, plan: Plan, train: Callable[[Model], None] | None = None
         difference = max(difference, narrowed.max_difference)
         judged, refusals = {**narrowed.judged, **judged}, [*narrowed.refusals, *refusals]
     plan = replace(plan, refusals=(*plan.refusals, *refusals))
-    stored = storage_of(study.canonical.layers, plan.options, cut.numbers)
+    weights = {name: dense.weight for name, dense in cut.numbers.items()}
+    if masked is not None:
+        weights |= {layer.name: layer.weight for layer in masked.layers}
+    stored = storage_of(study.canonical.layers, plan.options, weights)
     return Candidate(edited, plan, _size(study, edited, masked), difference, judged, stored, masked)
 
 

@@ -188,6 +188,7 @@ class Winners(Table):
         most_drop: share by which the score may drop with one group of activations pruned, where the calibration data
             have labels; rates beyond are not offered.
         keep_thresholds: whether masks stay that do not make the network faster.
+        remove_silent: whether channels go that are zero, with masks on, in all of 128 calibration samples or more.
     """
 
     enabled: bool = False
@@ -198,6 +199,7 @@ class Winners(Table):
     alpha: Annotated[float, Field(gt=0, le=1)] = SAMPLE_SHARE
     most_drop: Annotated[float, Field(gt=0)] = MOST_DROP
     keep_thresholds: bool = False
+    remove_silent: bool = True
 
     @model_validator(mode="after")
     def _words_fit_together(self) -> Winners:

@@ -86,19 +86,20 @@ def cut(
 
 
 def storage_of(
-    layers: Sequence[Layer], options: Mapping[str, Option], numbers: Mapping[str, Dense]
+    layers: Sequence[Layer], options: Mapping[str, Option], weights: Mapping[str, FloatArray]
 ) -> dict[str, Storage]:
     """What the block-sparse layers among `options` take to store, by name.
 
     Args:
         layers: the layers of the model.
         options: what was chosen for them, by name.
-        numbers: their weights.
+        weights: what is left of their weights, weight[out, in, *kernel].
     """
     found = {}
     for layer in layers:
         option = options.get(layer.name)
         if option is not None and option.kind == SPARSE:
-            folded = numbers[layer.name].weight.reshape(layer.geometry.out_channels, -1)
-            found[layer.name] = storage(folded, Blocks.named(layer.geometry, option.parameters))
+            weight = weights[layer.name]
+            folded = weight.reshape(len(weight), -1)
+            found[layer.name] = storage(folded, Blocks.named(layer.geometry, option.parameters).of_part(folded))
     return found

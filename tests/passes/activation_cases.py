@@ -126,6 +126,7 @@ def study_of(
     asked: Recipe | None = None,
     labels: bool = False,
     exclude: str | None = None,
+    samples: int = 64,
     **constants: np.ndarray[Any, Any],
 ) -> Study:
     """All that is known of a network before a bound is looked at, with measured distortions.
@@ -135,12 +136,13 @@ def study_of(
         asked: the recipe.
         labels: whether the samples have labels: the classes that the network names.
         exclude: layers that are no sites.
+        samples: of the calibration data, in batches of 16.
         constants: weights that are not random.
     """
     asked = recipe() if asked is None else asked
     known = case(text, **constants)
     canonical = canonicalise(known.model, {"x": known.feeds["x"][:1]})
-    batches = [{"x": floats(40 + number, 16, 3, 8, 8)} for number in range(4)]
+    batches = [{"x": floats(40 + number, 16, 3, 8, 8)} for number in range(samples // 16)]
     moments = observe_moments(canonical.model, canonical.layers, batches)
     proposed = pipeline.propose_menus(canonical, asked, 8, moments, exclude=exclude)
     proposed = replace(proposed, calibration=batches)

@@ -224,3 +224,27 @@ def test_steps_that_count_no_channels_need_no_alignment(
     priced = LatencyTable(ProviderRequest(), {"cpu": "a test"}, 16, emit, Cache(tmp_path)).price(layer, offered)
     assert priced.ladders[0].steps.tolist() == ladder.steps.tolist()
     assert (np.diff(priced.ladders[0].cost("latency_us")) > 0).all()
+
+
+def test_no_step_is_interpolated_where_none_is_in_the_channel_block(
+    tmp_path: Path, layer: Layer, menu: Menu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every fourth rank has a fast path here, and the others are slower than the layer."""
+
+    def timed(runs: Sequence[tuple[onnx.ModelProto, Any]], schedule: object) -> list[Samples]:
+        times = [100.0 + sum(work(tensor.dims) for tensor in net.graph.initializer) for net, _ in runs]
+        return [Samples(np.array([us, us]), 1, 1.0) for us in times]
+
+    def work(dims: Sequence[int]) -> float:
+        return 0.01 * float(np.prod(dims)) * (1 if dims[0] % 4 == 0 else 10)
+
+    monkeypatch.setattr(price, "compare_many", timed)
+    monkeypatch.setattr(price, "open_session", lambda content, _: onnx.load_from_string(content))
+    (whole,) = [
+        ladder for ladder in menu.ladders if ladder.parameters["folding"] == 0 and ladder.parameters["groups"] == 1
+    ]
+    for steps, fast in (([1, 2, 4, 7, 9, 12, 15, 20, 23], [1, 2, 4, 12, 20]), ([7, 9, 12, 15, 20, 23], [12, 20])):
+        few = whole.select(np.isin(whole.steps, steps))
+        offered = make_menu(layer.name, layer.weight, layer.geometry, "frobenius", [few])
+        priced = table(tmp_path).price(layer, offered)
+        assert priced.ladders[0].steps.tolist() == fast

@@ -18,7 +18,8 @@ Source: Integral Pruning on Activations and Weights for Efficient Neural Network
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,9 @@ from lissom.graph.layers import Layer
 from lissom.graph.model import Model
 from lissom.observe import Array, resolve_pads, run_batches
 from lissom.options import IntArray
+
+Bools = npt.NDArray[np.bool_]
+NOTHING: Mapping[str, Bools] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class Account:
         activations: share of all elements of the activations between them that are not zero; 1 where there are none.
         densities: the same of each activation, by tensor.
         silent: how many of its channels were zero in every sample, by tensor.
+        removed: how many of its channels were removed because no layer hears them, by tensor.
     """
 
     layers: Sequence[LayerMacs]
@@ -73,6 +78,7 @@ class Account:
     activations: float
     densities: Mapping[str, float]
     silent: Mapping[str, int]
+    removed: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def paper(self) -> float:
@@ -94,6 +100,7 @@ class Account:
             "counted": self.counted,
             "densities": dict(self.densities),
             "silent": dict(self.silent),
+            "removed": dict(self.removed),
         }
 
     def _total(self, shares: Sequence[float]) -> float:
@@ -101,7 +108,9 @@ class Account:
         return sum(share * layer.macs for share, layer in zip(shares, self.layers, strict=True)) / dense
 
 
-def account(model: Model, layers: Sequence[Layer], sites: Sites, batches: Iterable[Feeds]) -> Account:
+def account(
+    model: Model, layers: Sequence[Layer], sites: Sites, batches: Iterable[Feeds], gone: Mapping[str, Bools] = NOTHING
+) -> Account:
     """Counts what is left of every layer.
 
     Args:
@@ -109,6 +118,8 @@ def account(model: Model, layers: Sequence[Layer], sites: Sites, batches: Iterab
         layers: its layers, at least one.
         sites: its activations (`find_sites` of the same layers).
         batches: feeds for the model, one batch at a time, at least one.
+        gone: gone[channels] of activations that the finished network does not have, by tensor; the weights of `layers`
+            for them are zero.
     """
     between = [site.tensor for site in sites.sites]
     nonzero = dict.fromkeys(between, 0)
@@ -122,6 +133,8 @@ def account(model: Model, layers: Sequence[Layer], sites: Sites, batches: Iterab
         for site in sites.sites:
             kept = np.moveaxis(values[site.tensor] != 0, site.axis, 0)
             kept = kept.reshape(len(kept), -1)
+            if site.tensor in gone:
+                kept = kept & ~gone[site.tensor][:, None]
             nonzero[site.tensor] += int(np.count_nonzero(kept))
             sizes[site.tensor] += kept.size
             heard[site.tensor] = heard.get(site.tensor, False) | kept.any(axis=1)
@@ -141,9 +154,10 @@ def account(model: Model, layers: Sequence[Layer], sites: Sites, batches: Iterab
 
     share = sum(int(count.sum()) for count in weights.values()) / sum(layer.geometry.weight_size for layer in layers)
     total = sum(sizes.values())
-    silent = {name: int(np.count_nonzero(~channels)) for name, channels in heard.items()}
+    silent = {name: int(np.count_nonzero(~(channels | gone.get(name, False)))) for name, channels in heard.items()}
+    removed = {name: int(np.count_nonzero(channels)) for name, channels in gone.items()}
     among = sum(nonzero.values()) / total if total else 1.0
-    return Account([of(layer) for layer in layers], share, among, shares, silent)
+    return Account([of(layer) for layer in layers], share, among, shares, silent, removed)
 
 
 def nonzero_columns(values: Array, geometry: Geometry) -> tuple[IntArray, int]:

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 
 from lissom.activations.accounting import Account, account
 from lissom.activations.insert import Mask, insert
+from lissom.activations.silent import Removed, remove_silent
 from lissom.activations.sites import find_sites
 from lissom.activations.survey import Found
 from lissom.canonical import Canonical, canonical_of
 from lissom.data import Feeds
+from lissom.graph.layers import Layer
 from lissom.graph.model import Model
-from lissom.options import Refusal
+from lissom.options import Option, Refusal
 
 COUNTED_SAMPLES = 128
 """Calibration samples that multiplications are counted on, in whole batches, at least one, evenly spaced."""
@@ -35,7 +37,8 @@ class Masked:
         expected: what it must compute, in layers.
         masks: the masks, by tensor.
         slow: the groups whose masks were left out because they do not make the network faster (`worth`).
-        account: what is left of the layers.
+        layers: the layers of `expected`.
+        account: what is left of the layers, those of channels that were removed among them.
         refusals: what was declined.
     """
 
@@ -43,6 +46,7 @@ class Masked:
     expected: Model
     masks: Mapping[str, Mask]
     slow: frozenset[str]
+    layers: Sequence[Layer]
     account: Account
     refusals: Sequence[Refusal]
 
@@ -53,10 +57,12 @@ def put_masks(
     masks: Mapping[str, Mask],
     edited: Model,
     expected: Model,
+    options: Mapping[str, Option],
     finish: Finish,
     batches: Sequence[Feeds],
+    removes: bool,
 ) -> Masked:
-    """Puts masks into a network and finishes it.
+    """Puts masks into a network, removes the channels that never win, and finishes it.
 
     Args:
         canonical: the model before all surgery.
@@ -64,14 +70,29 @@ def put_masks(
         masks: what is masked, by tensor.
         edited: the network after surgery; it is not changed.
         expected: what it must compute; it is not changed.
+        options: the plan's options for the layers.
         finish: does what comes after.
         batches: calibration samples, batch by batch.
+        removes: whether channels that never win go.
+
+    Raises:
+        VerificationError: without those channels it computes something else (a defect of the rules).
     """
-    done, refusals = finished(found, masks, edited, finish)
     copy = expected.copy()
     declined = {refusal.site for refusal in insert(copy, found.sites.sites, masks, found.shapes)}
     inserted = {name: mask for name, mask in masks.items() if name not in declined}
-    return Masked(done, copy, inserted, frozenset(), _account(canonical, copy, batches), refusals)
+    whole = canonical_of(copy, canonical)
+    removed = remove_silent(whole, found, masks, edited, expected, options, batches) if removes else None
+    left = _account(whole, removed, batches)
+    if removed is None:
+        done, refusals = finished(found, masks, edited, finish)
+        return Masked(done, copy, inserted, frozenset(), whole.layers, left, refusals)
+    found, masks = removed.found, removed.masks
+    done, refusals = finished(found, masks, removed.edited, finish)
+    declined = {refusal.site for refusal in insert(removed.expected, found.sites.sites, masks, found.shapes)}
+    inserted = {name: mask for name, mask in masks.items() if name not in declined}
+    layers = canonical_of(removed.expected, canonical).layers
+    return Masked(done, removed.expected, inserted, frozenset(), layers, left, refusals)
 
 
 def finished(found: Found, masks: Mapping[str, Mask], edited: Model, finish: Finish) -> tuple[Model, list[Refusal]]:
@@ -81,10 +102,10 @@ def finished(found: Found, masks: Mapping[str, Mask], edited: Model, finish: Fin
     return copy, [*refusals, *finish(copy)]
 
 
-def _account(canonical: Canonical, model: Model, batches: Sequence[Feeds]) -> Account:
-    """What is left of the layers of a changed copy of the canonical model."""
-    now = canonical_of(model, canonical)
-    return account(now.model, now.layers, find_sites(now.model, now.layers), counted(batches))
+def _account(whole: Canonical, removed: Removed | None, batches: Sequence[Feeds]) -> Account:
+    """What is left of the layers of a network with masks and all channels."""
+    layers, gone = (whole.layers, {}) if removed is None else (removed.layers, removed.gone)
+    return account(whole.model, layers, find_sites(whole.model, whole.layers), counted(batches), gone)
 
 
 def counted(batches: Sequence[Feeds]) -> list[Feeds]:

@@ -153,7 +153,8 @@ class Activations:
     ) -> Masked:
         """The finished network of a plan without the masks of slow groups (`finish.put_masks`)."""
         masks = self.masks(expected, plan, slow)
-        put = put_masks(self.canonical, self.found, masks, edited, expected, finish, self.batches)
+        removes, batches = self.asked.remove_silent, self.batches
+        put = put_masks(self.canonical, self.found, masks, edited, expected, plan.options, finish, batches, removes)
         told = [refusal for refusals in slow.values() for refusal in refusals]
         return replace(put, slow=frozenset(slow), refusals=[*told, *put.refusals])
 

@@ -27,12 +27,14 @@ class Found:
         groups: those that the user asked for, by the name of their site.
         shapes: shape of each site's tensor at the observed input.
         refusals: what was declined.
+        left_out: the nodes that the user did not ask for, layers and others.
     """
 
     sites: Sites
     groups: Mapping[str, Group]
     shapes: Mapping[str, tuple[int, ...]]
     refusals: Sequence[Refusal]
+    left_out: frozenset[str] = frozenset()
 
 
 def survey(canonical: Canonical, include: str | None = None, exclude: str | None = None) -> Found:
@@ -45,16 +47,17 @@ def survey(canonical: Canonical, include: str | None = None, exclude: str | None
     """
     sites = find_sites(canonical.model, canonical.layers)
     shapes = observe_shapes(canonical.model, [site.tensor for site in sites.sites], canonical.feeds)
+    reasons = {node.name: not_asked_for(node.name, include, exclude) for node in canonical.model.graph.nodes}
     groups, refusals = {}, list(sites.refusals)
     for group in by_stage(canonical.model, sites.sites, shapes):
         readers = [layer for site in group for layer in site.readers]
-        left_out = [layer for layer in readers if not_asked_for(layer, include, exclude) is not None]
+        left_out = [layer for layer in readers if reasons[layer] is not None]
         if not left_out:
             groups[site_of(group)] = group
             continue
-        reason = f"{left_out[0]!r} reads it: {not_asked_for(left_out[0], include, exclude)}"
+        reason = f"{left_out[0]!r} reads it: {reasons[left_out[0]]}"
         refusals += [Refusal(site.tensor, KIND, reason) for site in group]
-    return Found(sites, groups, shapes, refusals)
+    return Found(sites, groups, shapes, refusals, frozenset(name for name, why in reasons.items() if why is not None))
 
 
 def site_of(group: Group) -> str:

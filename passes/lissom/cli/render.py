@@ -126,9 +126,9 @@ def render_account(account: AccountEntry, verbose: int) -> None:
         f"left: {account.activations:.1%} of the activations, {account.weights:.1%} of the weights, "
         f"{account.paper:.2%} of the layers' multiply-accumulates as the paper counts, {account.counted:.2%} as counted"
     )
-    silent = sum(account.silent.values())
-    if silent:
-        out.print(f"{silent} channels never win, in {sum(map(bool, account.silent.values()))} of the activations")
+    for counts, what in ((account.removed, "that no layer hears were removed"), (account.silent, "never win")):
+        if total := sum(counts.values()):
+            out.print(f"{total} channels {what}, in {sum(map(bool, counts.values()))} of the activations")
 
 
 def _summary(report: Report) -> rich.table.Table:

@@ -2,14 +2,16 @@
 
 For a ladder a few *anchor* steps are timed as a ratio to the dense layer, in the same
 rounds; between them the latency is interpolated, and made monotone along the ladder
-because a larger rank is not faster (a dip is noise). What is dropped from a menu:
+because a larger rank is not faster (a dip is noise). A ladder without any step in the target's
+channel block is timed step by step: one of its steps may take a fast path that its neighbours
+miss, and nothing is interpolated. What is dropped from a menu:
 
 1. steps beyond the target's channel block: not its multiples (a rank of 33 takes as
-   long as one of 48) where they count channels, or with more multiply-accumulates than the dense layer;
+   long as one of 48) where they count channels and some are, or with more multiply-accumulates than the dense layer;
 2. ladders whose groups have other than a multiple of that block of channels each:
    ONNX Runtime leaves its fast path for them;
-3. ladders whose smallest step is already no faster than dense (`LEAST_GAIN`): nothing
-   larger is measured.
+3. ladders in the channel block whose smallest step is already no faster than dense
+   (`LEAST_GAIN`): nothing larger is measured.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from lissom_runtime import plugins
 from lissom_runtime.latency import Samples, Schedule, compare_many
@@ -112,15 +115,21 @@ class LatencyTable:
         dense_us = self.dense(layer)
         candidates = [self._usable(layer, ladder) for ladder in menu.ladders]
         ladders = [ladder for ladder in candidates if len(ladder)]
+        smooth = {id(ladder): bool(self._aligned(ladder).all()) for ladder in ladders}
         first = self._ratios(layer, [(ladder, 0) for ladder in ladders])
-        promising = [ladder for ladder, ratio in zip(ladders, first, strict=True) if ratio < 1 - LEAST_GAIN]
-        anchors = {id(ladder): _anchors(len(ladder)) for ladder in promising}
+        promising = [
+            ladder
+            for ladder, ratio in zip(ladders, first, strict=True)
+            if ratio < 1 - LEAST_GAIN or not smooth[id(ladder)]
+        ]
+        anchors = {id(ladder): _anchors(len(ladder), smooth[id(ladder)]) for ladder in promising}
         wanted = [(ladder, index) for ladder in promising for index in anchors[id(ladder)]]
         ratios = dict(zip([(id(ladder), index) for ladder, index in wanted], self._ratios(layer, wanted), strict=True))
         priced = []
         for ladder in promising:
             indices = anchors[id(ladder)]
-            values = np.maximum.accumulate([ratios[id(ladder), index] for index in indices])
+            values = np.array([ratios[id(ladder), index] for index in indices])
+            values = np.maximum.accumulate(values) if smooth[id(ladder)] else values
             curve: FloatArray = np.interp(ladder.steps, ladder.steps[indices], values) * dense_us
             told = replace(ladder, latency_us=curve)
             priced.append(told.select(curve < (1 - LEAST_GAIN) * dense_us))
@@ -159,10 +168,15 @@ class LatencyTable:
         none = np.zeros(len(ladder), np.bool_)
         if groups > 1 and (sliced // groups) % self._block:
             return ladder.select(none)
-        aligned = (ladder.steps % self._block == 0) | (ladder.step_name in UNALIGNED)
+        aligned = self._aligned(ladder)
         if not aligned.any():
             aligned = none if groups > 1 else ~none
         return ladder.select(aligned & (ladder.macs < geometry.macs))
+
+    def _aligned(self, ladder: Ladder) -> npt.NDArray[np.bool_]:
+        """Which steps are in the target's channel block, or count no channels."""
+        found: npt.NDArray[np.bool_] = (ladder.steps % self._block == 0) | (ladder.step_name in UNALIGNED)
+        return found
 
     def _dense(self, layer: Layer) -> float:
         """Microseconds of the dense layer between neighbours."""
@@ -262,7 +276,9 @@ def _copies(layer: Layer) -> int:
     return max(2, min(wanted, affordable, MOST_COPIES))
 
 
-def _anchors(count: int) -> list[int]:
-    """At most `ANCHORS` indices of a ladder of `count` steps: the ends, geometric between."""
+def _anchors(count: int, smooth: bool) -> list[int]:
+    """The indices of a ladder of `count` steps that are timed: all, or if smooth `ANCHORS`, geometric with the ends."""
+    if not smooth:
+        return list(range(count))
     spaced = np.rint(np.geomspace(1, count, min(ANCHORS, count))).astype(int) - 1
     return sorted({int(index) for index in spaced})

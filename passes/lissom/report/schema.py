@@ -206,6 +206,7 @@ class AccountEntry(_Part):
         paper, counted: as of the layers, weighted by their multiply-accumulates.
         densities: share of each activation that is not zero, by tensor.
         silent: how many of its channels were zero in every sample, by tensor.
+        removed: how many were removed because no layer reads anything but zeros of them, by tensor.
     """
 
     layers: Sequence[LayerMacsEntry]
@@ -215,6 +216,7 @@ class AccountEntry(_Part):
     counted: float
     densities: Mapping[str, float]
     silent: Mapping[str, int]
+    removed: Mapping[str, int] = Field(default_factory=dict)
 
 
 class ActivationsEntry(_Part):

@@ -20,7 +20,7 @@ authors' program for the last columns).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import gcd
 from typing import Any
 
@@ -98,6 +98,10 @@ class Blocks:
         """Block and orientation of the packed format that hold these blocks."""
         along = gcd(self.width, self.columns)
         return (along, "input") if along > 1 else (self.height, "output")
+
+    def of_part(self, folded: Array) -> Blocks:
+        """The same blocks of folded[f, P], which has lost rows of blocks or columns."""
+        return replace(self, rows=len(folded) // self.height, columns=folded.shape[1])
 
     def weights(self, kept: IntArray) -> IntArray:
         """Weights that are left of kept[n] blocks."""

@@ -37,7 +37,7 @@ def pack_layers(
 
     Args:
         model: the model after surgery.
-        layers: those of the original model.
+        layers: those of the original model; since then they may have lost channels, but no part of a block.
         options: what was chosen for them, by name.
         refitted: names of the layers that were given other numbers than their option's, for their provenance.
         feeds: one input.

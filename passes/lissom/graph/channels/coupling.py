@@ -136,7 +136,7 @@ class Coupling:
                 raise ValueError(f"expected channels that can be cut, but node {pin.node!r} {pin.reason}")
         keep = ~np.isin(self.roots, gone)
         for name, channels in self.tensors.items():
-            if not keep[channels.atoms].any():
+            if len(channels.atoms) and not keep[channels.atoms].any():
                 raise ValueError(f"expected a channel to be left in every tensor, but {name!r} would have none")
         surgery = Surgery(model)
         for edit in self.edits:
@@ -148,6 +148,10 @@ class Coupling:
                     extents = list(tensor.shape)
                     extents[channels.axis] = int(np.count_nonzero(keep[channels.atoms]))
                     tensor.shape = extents
+        for node in model.graph.nodes:
+            for tensor in node.outputs[1:]:  # one that is used has pinned the channels
+                if node.outputs[0].name in self.tensors and is_variable(tensor):
+                    tensor.shape = None
         require_legal(model, after="remove channels")
 
 
