@@ -6,6 +6,7 @@ import ctypes
 import gc
 import importlib
 import importlib.util
+import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -77,13 +78,15 @@ def ort(model: Path, threads: int, *, with_library: bool = False) -> Runnable:
     return session
 
 
-def openvino_plugin(model: Path, threads: int) -> Runnable:
-    """OpenVINO's plugin provider in ONNX Runtime.
+def openvino_plugin(model: Path, threads: int, *, as_it_comes: bool = False) -> Runnable:
+    """OpenVINO's plugin provider in ONNX Runtime, in float32 or in what it takes for itself (bfloat16 if it has AMX).
 
     Raises:
         LoadError: it is not installed, or offers no device for this processor.
     """
-    session: Runnable = open_session(model, ProviderRequest.parse(["openvino"], threads=threads))
+    words = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+    options = [] if as_it_comes else [f"load_config={json.dumps({'CPU': words})}"]
+    session: Runnable = open_session(model, ProviderRequest.parse(["openvino"], options, threads=threads))
     return session
 
 

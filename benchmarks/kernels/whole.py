@@ -1,6 +1,7 @@
 """Whole networks: the sparse operators against dense engines, all in one process and in the same rounds.
 
-Rows: ONNX Runtime dense; its static INT8 (see int8.py); OpenVINO's plugin where it offers a device; for each density
+Rows: ONNX Runtime dense; its static INT8 (see int8.py); OpenVINO's plugin where it offers a device, in float32 and in
+the precision that it takes for itself (bfloat16 on processors with AMX); for each density
 and block the lowered network with the library, and without it ("portable": function bodies folded while loading, which
 is to take at most 5 % longer than dense).
 
@@ -40,6 +41,7 @@ from benchmarks.kernels.networks import NETWORKS, POINTWISE, build, image
 RESULTS = Path("build/results")
 DENSE, INT8 = "ONNX Runtime dense", "ONNX Runtime INT8"
 PLUGIN, PACKAGE = "OpenVINO plugin dense", "openvino (Python package, not the plugin) dense"
+AS_IT_COMES = "OpenVINO plugin dense, precision as it comes"
 RIVALS = (DENSE, PLUGIN, PACKAGE)
 """Dense float32 engines; the fastest of them is the one to beat."""
 
@@ -74,7 +76,7 @@ class Row:
     @property
     def is_float(self) -> bool:
         """Whether outputs are to be exact to rounding."""
-        return self.contestant.name != INT8
+        return self.contestant.name not in (INT8, AS_IT_COMES)
 
 
 class Field:
@@ -103,6 +105,7 @@ class Field:
         opened(DENSE, path, self.threads[0], partial(ort, path, self.threads[0]), self.feeds)  # what is paid only once
         self.add(DENSE, path, ort)
         self.add(PLUGIN, path, openvino_plugin)
+        self.add(AS_IT_COMES, path, partial(openvino_plugin, as_it_comes=True))
         if with_package and OpenvinoPython.installed():
             self.add(PACKAGE, path, OpenvinoPython)
         elif with_package:

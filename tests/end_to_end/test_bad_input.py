@@ -74,7 +74,7 @@ def expect(folder: Path, capsys: pytest.CaptureFixture[str], code: int, wanted: 
 
 
 def test_a_good_call_works(folder: Path) -> None:
-    assert compress(folder, "--calibration", str(folder / "data.npz"), "--keep-params", "0.8") == 0
+    assert compress(folder, "--calibration", str(folder / "data.npz"), "--keep-params", "0.95") == 0
     assert (folder / "out.onnx").exists()
 
 

@@ -153,7 +153,7 @@ def test_a_goal_is_held_on_the_validation_data_and_the_steps_are_told(tmp_path: 
 
 def test_a_missed_goal_writes_nothing_unless_asked_to(tmp_path: Path, data: str) -> None:
     out, told = tmp_path / "out.onnx", tmp_path / "report.json"
-    words = ["-o", str(out), "--keep-params", "0.05", "--max-drop", "0.001", "--calibration", data, "--json", str(told)]
+    words = ["-o", str(out), "--keep-params", "0.1", "--max-drop", "0.001", "--calibration", data, "--json", str(told)]
     command(*words, code=1)
     assert not out.exists()
     assert report_of(told)["status"] == "missed"
@@ -213,7 +213,7 @@ def tied() -> onnx.ModelProto:
     return proto
 
 
-@pytest.mark.parametrize("keep", [1.0, 0.5, 0.25])
+@pytest.mark.parametrize("keep", [1.0, 0.75, 0.5])
 def test_a_weight_that_layers_share_counts_once_and_stays_shared(tied: onnx.ModelProto, keep: float) -> None:
     result = lissom.compress(tied, bounds={"keep_params": keep}, shapes={"x": (2, 64)})
     assert result.report.before.params == 64 * 64
@@ -249,7 +249,7 @@ def test_a_single_output_is_no_classifier(tmp_path: Path) -> None:
     for name, shape in (("w", (64, 64)), ("v", (64, 1))):
         values = rng.standard_normal(shape).astype(np.float32)
         head.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
-    result = lissom.compress(head, bounds={"keep_params": 0.5}, shapes={"x": (2, 64)})
+    result = lissom.compress(head, bounds={"keep_params": 0.6}, shapes={"x": (2, 64)})
     assert [score.metric for score in result.report.accuracy] == ["output"]
     np.savez(tmp_path / "data.npz", x=rng.standard_normal((8, 64)).astype(np.float32))
     with pytest.raises(lissom.UsageError, match="expected a score with a scale of its own"):

@@ -28,8 +28,8 @@ pytestmark = [
     pytest.mark.skipif(not library.available(), reason=library.describe()),
 ]
 
-ROUNDED = 2e-6
-"""Difference that hard_swish and silu may make, relative to the largest output."""
+ROUNDED = 4e-6
+"""Difference that hard_swish and silu may make, relative to the largest output, which a clip may have cut to a twelfth."""
 
 WHOLE: Mapping[ChainShape, tuple[int, ...]] = {
     "inverted_residual": (8, 24, 24, 16),

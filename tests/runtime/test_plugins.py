@@ -100,7 +100,8 @@ def test_registering_again_is_harmless(library: Path, offered: int) -> None:
 @pytest.mark.plugin_ep
 @needs_package
 def test_a_machine_without_a_device_says_so_and_one_with_runs_the_key_nodes(offered: int) -> None:
-    request = ProviderRequest.parse(["openvino"])
+    in_float32 = 'load_config={"CPU": {"INFERENCE_PRECISION_HINT": "f32"}}'
+    request = ProviderRequest.parse(["openvino"], [in_float32])
     if not offered:
         with pytest.raises(LoadError, match=f"expected a device for {OPENVINO}.* offers none on this machine"):
             open_session(network(), request)
