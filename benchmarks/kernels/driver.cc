@@ -1,5 +1,6 @@
 // Runs all tasks of a sparse operator on one thread, as the operator's adapter does, so that a benchmark calls once.
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -34,6 +35,7 @@ struct Tasks final : Run {
       : plan(p), w(weight), epilogue(e), task(reinterpret_cast<Task<Plan>>(t)), offset(plan.offsets) {
     const std::size_t bytes = (static_cast<std::size_t>(plan.scratch) * sizeof(float) + 127) / 64 * 64;
     scratch.reset(static_cast<float*>(std::aligned_alloc(64, bytes)));
+    std::memset(scratch.get(), 0, bytes);
     reinterpret_cast<void (*)(const Plan*, int32_t*)>(offsets)(&plan, offset.data());
   }
 

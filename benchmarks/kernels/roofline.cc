@@ -47,6 +47,7 @@ static volatile float sink;
 static void multiply_add(int, int64_t repeats) {
   Vector sum[kAccumulators] = {}, a = {}, b = {};
   for (int i = 0; i < kLanes; ++i) a[i] = 0.5f + sink, b[i] = 0.25f + sink;
+  for (int k = 0; k < kAccumulators; ++k) sum[k][0] = k + sink;  // equal sums would be computed once
   for (int64_t i = 0; i < repeats * 1000; ++i) {
 #pragma GCC unroll 32
     for (int k = 0; k < kAccumulators; ++k) sum[k] = sum[k] * a + b;

@@ -35,7 +35,7 @@ class Chain final : public Kernel {
     const Shape shape = output_of(middle, out_channels_);
     lissom_chain_plan plan = {};
     const bool empty = shape.count() == 0;
-    if (!empty && lissom_f32_sparse_chain_plan(&middle, &chain_, &plan) != 0) {
+    if (!empty && lissom_f32_sparse_chain_plan(&middle, &chain_, threads_.count(api(), context), &plan) != 0) {
       throw Error("expected a chain whose sizes fit into 31 bits, but got x " + x.shape.text() + " and y " +
                   shape.text());
     }
@@ -114,6 +114,7 @@ class Chain final : public Kernel {
   Geometry geometry_;                /* of the layer in the middle */
   std::optional<Weight> weights_[3]; /* by place */
   lissom_f32_chain chain_ = {};
+  ThreadCount threads_;
   int64_t in_channels_ = 0;  /* of x */
   int64_t out_channels_ = 0; /* of the last stage that was added */
 };

@@ -2,6 +2,7 @@
 #ifndef LISSOM_OPS_TASKS_H_
 #define LISSOM_OPS_TASKS_H_
 
+#include <atomic>
 #include <cstdint>
 
 #include "../kernels/abi.h"
@@ -36,6 +37,17 @@ void run_tasks(const OrtApi* api, OrtKernelContext* context, int64_t count, int6
   };
   run_all(api, context, Known(run), count, floats);
 }
+
+/* How many threads run the tasks of a session. */
+class ThreadCount {
+ public:
+  /* Counts, when it is first asked, those that come within a moment (200 microseconds) for tasks that wait for others;
+   * one that is busy elsewhere is not counted, which costs time and no result. */
+  int64_t count(const OrtApi* api, OrtKernelContext* context) const;
+
+ private:
+  mutable std::atomic<int64_t> count_{0};
+};
 
 }  // namespace lissom
 

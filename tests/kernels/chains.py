@@ -71,6 +71,7 @@ class Chain:
         pads: top, left, bottom, right.
         density: of every sparse weight.
         after: activations of expand, the layer in the middle, project.
+        threads: that a run is cut for.
     """
 
     channels: int = 5
@@ -85,6 +86,7 @@ class Chain:
     pads: tuple[int, int, int, int] = (1, 1, 1, 1)
     density: float = 0.5
     after: tuple[After, After, After] = (CLIP, CLIP, After())
+    threads: int = 4
 
     @property
     def middle(self) -> int:
@@ -274,7 +276,7 @@ def kernels() -> Any:
     loaded = library.load()
     plan, offsets, task = (getattr(loaded, f"lissom_f32_sparse_chain_{name}") for name in ("plan", "offsets", "task"))
     plan.restype = ctypes.c_int32
-    plan.argtypes = [ctypes.POINTER(Shape), ctypes.POINTER(ChainStruct), ctypes.POINTER(Plan)]
+    plan.argtypes = [ctypes.POINTER(Shape), ctypes.POINTER(ChainStruct), ctypes.c_int64, ctypes.POINTER(Plan)]
     offsets.restype, offsets.argtypes = None, [ctypes.POINTER(Plan), ctypes.POINTER(ChainStruct), POINTER]
     task.restype = None
     task.argtypes = [
@@ -286,7 +288,7 @@ def kernels() -> Any:
 
 def plan_of(chain: Chain, layers: Layers) -> Plan:
     plan = Plan()
-    assert kernels().lissom_f32_sparse_chain_plan(chain.shape(), layers.struct(), plan) == 0
+    assert kernels().lissom_f32_sparse_chain_plan(chain.shape(), layers.struct(), chain.threads, plan) == 0
     return plan
 
 

@@ -23,6 +23,9 @@ pytestmark = [
     pytest.mark.skipif(not library.available(), reason=library.describe()),
 ]
 
+SMALL_TILE = 40 * 1024
+"""Elements of x that a chain expands at a time on processors with small caches."""
+
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(chain=chains(), reach=st.integers(1, 3000))
@@ -39,6 +42,9 @@ def test_lowering_knows_the_scratch_of_one_row(chain: Chain, reach: int) -> None
         tall.project is not None,
     )
     if plan.band == 1:
-        assert of_chain(middle, tall.size) == 4 * plan.scratch
+        told, span = of_chain(middle, tall.size), pad + 1
+        assert told >= 4 * plan.scratch
+        if tall.spatial is None or tall.channels * tall.size[1] * span <= SMALL_TILE:
+            assert told == 4 * plan.scratch
     else:
         assert 4 * plan.scratch < MOST_SCRATCH_BYTES // 100

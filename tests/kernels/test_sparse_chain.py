@@ -266,7 +266,7 @@ def test_denormals_are_kept(chain: Chain) -> None:
 
 
 def refused(shape: Shape, layers: Layers) -> bool:
-    return bool(kernels().lissom_f32_sparse_chain_plan(shape, layers.struct(), Plan()) == -1)
+    return bool(kernels().lissom_f32_sparse_chain_plan(shape, layers.struct(), 1, Plan()) == -1)
 
 
 @pytest.mark.parametrize(

@@ -246,7 +246,7 @@ def test_lowering_knows_the_least_scratch(conv: Conv, reach: int) -> None:
     if plan.tile == min(24, tall.out[0] * tall.out[1]):
         assert least == 4 * plan.scratch
     else:
-        assert least < 4 * plan.scratch < MOST_SCRATCH_BYTES // 100
+        assert least <= 4 * plan.scratch < MOST_SCRATCH_BYTES // 100
 
 
 @pytest.mark.parametrize(

@@ -11,15 +11,15 @@ using lissom::ceil_div;
 using lissom::kLargest;
 using lissom::pitch_of;
 
-/* What a band reads and writes again stays in the L2 cache together with the weights that pass over it. */
-constexpr int64_t kBandFloats = 72 * 1024;
-/* Rows of x are packed for expand in tiles of at most this, where bands need not have them all at once. */
-constexpr int64_t kTileFloats = 40 * 1024;
+/* What a band reads and writes again, as a share of the L2 cache: the weights pass over it. */
+constexpr double kBandShare = 9.0 / 16;
+/* Rows of x are packed for expand in tiles of at most this share, where bands need not have them all at once. */
+constexpr double kTileShare = 5.0 / 16;
 /* Channels that are expanded at once before a depthwise layer, unless a block has more: they stay in the L1 cache. */
 constexpr int64_t kGroup = 4;
-/* An image of a chain with a sparse layer in the middle is cut into this many bands for the threads, if it has the rows:
- * that was measured to cost nothing. Behind a depthwise layer smaller bands cost up to a half. */
-constexpr int64_t kLeastBands = 4;
+/* Outputs of a channel that a band has at least where there are more bands than the cache asks for: fewer leave vectors
+ * partly empty. */
+constexpr int64_t kLeastOutputs = 24;
 /* What may be read behind a row. */
 constexpr int64_t kSlack = LISSOM_PANEL_MULTIPLE;
 
@@ -57,7 +57,7 @@ double lay_out(const lissom_f32_chain& chain, int64_t band, lissom_chain_plan* p
   const int64_t in_channels = chain.expand == nullptr ? 0 : chain.expand->depth;
   plan->band = band;
   if (chain.spatial != nullptr) {
-    plan->tile = std::clamp<int64_t>(kTileFloats / (in_channels * s.in[1]), 1, reach);
+    plan->tile = std::clamp<int64_t>(lissom::cache_floats(kTileShare) / (in_channels * s.in[1]), 1, reach);
     plan->group = s.in_channels;
     plan->split = s.stride[0];
     plan->row = plan->phase;
@@ -87,8 +87,8 @@ double lay_out(const lissom_f32_chain& chain, int64_t band, lissom_chain_plan* p
 }  // namespace
 
 LISSOM_EXPORT int32_t lissom_f32_sparse_chain_plan(const lissom_conv2d* shape, const lissom_f32_chain* chain,
-                                                   lissom_chain_plan* plan) {
-  if (!sane(*shape) || !fits(*shape, *chain)) return -1;
+                                                   int64_t threads, lissom_chain_plan* plan) {
+  if (!sane(*shape) || !fits(*shape, *chain) || threads < 1 || threads >= kLargest) return -1;
   plan->shape = *shape;
   const lissom_conv2d& s = plan->shape;
   if (s.in[1] == 0) plan->shape.in[0] = 0; /* rows without columns are none */
@@ -100,14 +100,17 @@ LISSOM_EXPORT int32_t lissom_f32_sparse_chain_plan(const lissom_conv2d* shape, c
   int64_t low = 1, high = s.out[0]; /* the largest band within the cache, or one row */
   while (low < high) {
     const int64_t middle = low + (high - low + 1) / 2;
-    if (lay_out(*chain, middle, plan) <= static_cast<double>(kBandFloats)) {
+    if (lay_out(*chain, middle, plan) <= static_cast<double>(lissom::cache_floats(kBandShare))) {
       low = middle;
     } else {
       high = middle - 1;
     }
   }
   plan->bands = ceil_div(s.out[0], low);
-  if (chain->spatial != nullptr) plan->bands = std::max(plan->bands, std::min(kLeastBands, s.out[0]));
+  if (threads > 1) { /* as many for each, if they are worth it */
+    const int64_t filled = std::min(s.out[0], std::max<int64_t>(1, s.out[0] * s.out[1] / kLeastOutputs));
+    plan->bands = std::max(plan->bands, std::min(ceil_div(plan->bands, threads) * threads, filled));
+  }
   lay_out(*chain, ceil_div(s.out[0], plan->bands), plan);
   plan->bands = ceil_div(s.out[0], plan->band);
   const int64_t in_channels = chain->expand == nullptr ? 0 : chain->expand->depth;

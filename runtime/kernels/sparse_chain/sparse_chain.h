@@ -66,10 +66,11 @@ struct lissom_chain_plan {
   int64_t sums_start;
 };
 
-/* Plans a run; `shape` is that of the layer in the middle. Returns 0, or -1 when a size is not positive (pad, and in
- * without expand: negative), layers do not fit each other, or sizes overflow what the kernels count in. */
+/* Plans a run for so many threads; `shape` is that of the layer in the middle. Returns 0, or -1 when a size is not
+ * positive (pad, and in without expand: negative), layers do not fit each other, or sizes overflow what the kernels
+ * count in. */
 LISSOM_EXPORT int32_t lissom_f32_sparse_chain_plan(const lissom_conv2d* shape, const lissom_f32_chain* chain,
-                                                   lissom_chain_plan* plan);
+                                                   int64_t threads, lissom_chain_plan* plan);
 
 /* Fills offset[plan->offsets]. */
 LISSOM_EXPORT void lissom_f32_sparse_chain_offsets(const lissom_chain_plan* plan, const lissom_f32_chain* chain,

@@ -13,7 +13,7 @@ using lissom::kLargest;
 /* The least and the most outputs of a tile. Below, the weight is read too often; beyond, rows of y leave the caches
  * before their lines are full. */
 constexpr int64_t kLeastTile = 24;
-constexpr int64_t kMostTile = 192;
+constexpr int64_t kMostTile = 384;
 /* A tile is this many times its halo where the panel is not larger than the second number then. */
 constexpr int64_t kHalos = 4;
 constexpr int64_t kLargestPanelFloats = 120 * 1024;
@@ -84,7 +84,7 @@ LISSOM_EXPORT int32_t lissom_f32_sparse_conv_plan(const lissom_conv2d* shape, co
   const int64_t planes = s.in_channels / s.groups * plan->phases * s.kernel[1];
   const int64_t outputs = s.out[0] * s.out[1];
   const int64_t stored = w->row_ptr[w->rows / w->block] * w->block / s.groups;
-  const int64_t most = std::min(std::max(lissom::kPanelFloats / planes, kHalos * plan->halo),
+  const int64_t most = std::min(std::max(lissom::cache_floats(lissom::kPanelShare) / planes, kHalos * plan->halo),
                                 kLargestPanelFloats / planes - plan->halo);
   const bool shifted = s.stride[0] == 1 && s.stride[1] == 1 && s.out[1] == s.in[1];
   const Work work{static_cast<double>(stored), static_cast<double>(planes), static_cast<double>(plan->halo),

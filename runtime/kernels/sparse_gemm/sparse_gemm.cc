@@ -42,7 +42,7 @@ LISSOM_EXPORT int32_t lissom_f32_sparse_gemm_plan(int64_t m, const lissom_f32_sp
     plan->tile = plan->offsets = plan->scratch = plan->pitch = 0;
     plan->panels = m;
   } else {
-    const int64_t most = std::max(lissom::kPanelFloats / w->depth, kLeastTile);
+    const int64_t most = std::max(lissom::cache_floats(lissom::kPanelShare) / w->depth, kLeastTile);
     plan->tile = ceil_div(m, ceil_div(m, most));
     plan->panels = ceil_div(m, plan->tile);
     plan->pitch = lissom::pitch_of(plan->tile);

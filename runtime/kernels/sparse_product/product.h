@@ -99,20 +99,27 @@ inline void chunk(const Product& p, int64_t begin, int64_t end, int vectors, con
   }
 }
 
-/* Cuts n into chunks of nearly equal numbers of vectors. All rows pass over a chunk before the next one begins: the
- * chunk stays in the L1 cache and the weight streams, which was measured to be as fast as the other order where both
- * fit, and faster where the panel is large (benchmarks/LOG.md). */
+/* Block rows that pass over all chunks before the next ones begin. Few, so that rows of y are written whole and the
+ * branches at the end of a row repeat; more where a block is one row, which loads a vector for each multiply-add and
+ * gains more from a chunk that stays in the L1 cache (benchmarks/LOG.md). */
+template <int MR>
+constexpr int64_t kGroup = MR == 1 ? 16 : 1;
+
+/* Cuts n into chunks of nearly equal numbers of vectors. */
 template <int MR, int NV>
 inline void product(const Product& p, int64_t begin, int64_t end, const float* x, int64_t n) {
   const int64_t vectors = (n + Vec::kLanes - 1) / Vec::kLanes;
   const int64_t chunks = (vectors + NV - 1) / NV;
-  int64_t done = 0;
-  for (int64_t c = 0; c < chunks; ++c) {
-    const int64_t next = vectors * (c + 1) / chunks;
-    const int64_t j = done * Vec::kLanes;
-    const int64_t rest = n - (next - 1) * Vec::kLanes, last = rest < Vec::kLanes ? rest : Vec::kLanes;
-    chunk<MR, NV>(p, begin, end, static_cast<int>(next - done), x + j, j, last);
-    done = next;
+  for (int64_t r = begin; r < end; r += kGroup<MR>) {
+    const int64_t stop = end - r < kGroup<MR> ? end : r + kGroup<MR>;
+    int64_t done = 0;
+    for (int64_t c = 0; c < chunks; ++c) {
+      const int64_t next = vectors * (c + 1) / chunks;
+      const int64_t j = done * Vec::kLanes;
+      const int64_t rest = n - (next - 1) * Vec::kLanes, last = rest < Vec::kLanes ? rest : Vec::kLanes;
+      chunk<MR, NV>(p, r, stop, static_cast<int>(next - done), x + j, j, last);
+      done = next;
+    }
   }
 }
 

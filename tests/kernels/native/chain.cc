@@ -26,6 +26,7 @@ struct Chain {
   Layer expand, spatial, project;
   int64_t density;
   lissom_conv2d shape;
+  int64_t threads; /* that a run is cut for */
 
   int64_t outputs() const { return shape.out[0] * shape.out[1]; }
   int64_t out_channels() const { return project.there() ? project.channels() : shape.out_channels; }
@@ -33,7 +34,7 @@ struct Chain {
   std::string describe() const {
     const lissom_conv2d& s = shape;
     std::string text = "sparse_chain: " + show("batch", s.batch) + show("channels", channels) +
-                       show("density", density);
+                       show("density", density) + show("threads", threads);
     for (const Layer& layer : {expand, spatial, project}) {
       text += show("block rows", layer.block_rows) + show("block", layer.block);
     }
@@ -76,6 +77,7 @@ Chain random_chain(Random& random, bool quick) {
     if (kind != 1) chain.project = random_layer(random, 40);
     chain.density = random.one_of<int64_t>({0, 10, 50, 100});
     chain.shape.batch = random.between(1, 3);
+    chain.threads = random.one_of<int64_t>({1, 2, 4});
     const int64_t square = random.one_of<int64_t>({1, 3, 3, 5});
     int64_t end_pads[2];
     for (const int axis : {0, 1}) {
@@ -99,6 +101,7 @@ Chain large_chain(int64_t kind, int64_t stride) {
   if (kind != 1) chain.project = {10, 4};
   chain.density = 10;
   chain.shape.batch = 2;
+  chain.threads = 4;
   for (const int axis : {0, 1}) {
     chain.shape.in[axis] = 40 + 3 * axis;
     chain.shape.kernel[axis] = 3;
@@ -217,7 +220,7 @@ std::vector<double> expected_of(const Chain& chain, const Layers& layers, const 
 
 lissom_chain_plan plan_of(const Chain& chain, const Layers& layers) {
   lissom_chain_plan plan{};
-  if (lissom_f32_sparse_chain_plan(&chain.shape, &layers.chain, &plan) != 0) fail(chain.describe() + "was refused");
+  if (lissom_f32_sparse_chain_plan(&chain.shape, &layers.chain, chain.threads, &plan) != 0) fail(chain.describe() + "was refused");
   return plan;
 }
 
