@@ -270,7 +270,9 @@ def measure(network: str, prunings: Sequence[Pruning], arguments: argparse.Names
         for pruning in prunings:
             field.add_sparse(pruning, not (arguments.all_layers or arguments.fast))
         seconds, pairs = (1.0, 16) if arguments.fast else (arguments.seconds, 40)
-        schedule = Schedule(warmup=2, min_pairs=pairs, max_pairs=2000, max_seconds=seconds)
+        schedule = Schedule(
+            warmup=2, min_pairs=pairs, max_pairs=2000, max_seconds=seconds, settle=int(arguments.settled)
+        )
         samples = compare_many([(one.run, field.feeds) for one in field.contestants], schedule=schedule)
     rows = [Row(one, found) for one, found in zip(field.contestants, samples, strict=True)]
     problems = faults(rows)
@@ -294,6 +296,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", nargs="+", type=int, default=[1])
     parser.add_argument("--seconds", type=float, default=60.0, help="of each network")
     parser.add_argument("--all-layers", action="store_true", help="lower also the layers that are slower for it")
+    parser.add_argument(
+        "--settled", action="store_true", help="run each engine once before each sample, as in a process of its own"
+    )
     parser.add_argument("--openvino-python", action="store_true", help="also time the Python package openvino")
     parser.add_argument("--fast", action="store_true", help="mobilenetv2 for about 1 s: does it work?")
     arguments = parser.parse_args(argv)

@@ -62,6 +62,8 @@ class Schedule:
         max_pairs: samples of each session that are never exceeded.
         max_seconds: no round begins after this, once `min_pairs` are there.
         seed: of the order within each round.
+        settle: runs of a session that are not timed before each of its samples. With 0 the caches hold what the others
+            left, so that a session that waits for memory looks slower than in a process of its own.
     """
 
     warmup: int = 5
@@ -69,6 +71,7 @@ class Schedule:
     max_pairs: int = 400
     max_seconds: float = 20.0
     seed: int = 0
+    settle: int = 0
 
 
 @dataclass(frozen=True)
@@ -178,6 +181,8 @@ def compare_many(runs: Sequence[tuple[Runnable, Feeds]], *, schedule: Schedule |
     with _collector_off():
         for index in _order(len(runs), schedule):
             session, feeds = runs[index]
+            for _ in range(schedule.settle):
+                session.run(None, feeds)
             wall_us, busy_us = _time(session, feeds, repeats)
             wall[index].append(wall_us)
             busy[index] += busy_us

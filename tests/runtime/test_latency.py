@@ -94,6 +94,15 @@ def test_all_sessions_repeat_equally_often_so_that_caches_are_equally_warm(clock
     assert log.count("A") == log.count("B") == 1 + 2 * 4
 
 
+def test_runs_that_settle_a_session_are_not_timed(clock: Clock) -> None:
+    made, log = sessions(clock, 1000, 1000)
+    schedule = Schedule(warmup=1, min_pairs=4, max_pairs=4, settle=2)
+    a, b = compare_many([(session, {}) for session in made], schedule=schedule)
+    assert 1000 <= a.median <= 1020 and 1000 <= b.median <= 1020
+    assert np.array(log[2:]).reshape(-1, 3).T.tolist() == 3 * [log[2::3]]
+    assert len(a.us) == len(b.us) == 4
+
+
 @pytest.mark.parametrize(
     ("us", "verdict"),
     [((1000.0, 900.0), "faster"), ((1000.0, 1100.0), "slower"), ((1000.0, 1000.0), "no significant change")],
