@@ -165,6 +165,23 @@ def test_tasks_may_run_in_any_order_on_any_scratch(chain: Chain) -> None:
         np.testing.assert_array_equal(run(chain, layers, x, residual, schedule), ascending)
 
 
+@every_shape
+def test_threads_decide_the_bands_and_no_result(chain: Chain) -> None:
+    rng = np.random.default_rng(4)
+    alone = replace(long(chain), threads=1)
+    layers, x = alone.layers(rng, whole=False), alone.image(rng, whole=False)
+    bands = [plan_of(replace(alone, threads=threads), layers).bands for threads in (1, 2, 3, 15)]
+    assert bands == sorted(bands)
+    assert bands[1] % 2 == 0 and bands[2] % 3 == 0 and bands[3] == 15
+    several = run(replace(alone, threads=15), layers, x, schedule=SCHEDULES["two threads"])
+    np.testing.assert_array_equal(several, run(alone, layers, x))
+
+
+def test_a_band_for_each_of_many_threads_has_whole_rows_of_some_outputs() -> None:
+    chain = replace(SHAPES["bottleneck"], size=(7, 7), threads=64)
+    assert plan_of(chain, chain.layers(np.random.default_rng(0))).bands == 2
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("name", ["inverted_residual", "expanded_depthwise", "bottleneck"])
 def test_rows_that_two_bands_reach_are_expanded_once(name: str, stride: int) -> None:
@@ -265,8 +282,16 @@ def test_denormals_are_kept(chain: Chain) -> None:
     assert (run(chain, layers, np.full((1, 1, *chain.size), tiny)) == tiny).all()
 
 
-def refused(shape: Shape, layers: Layers) -> bool:
-    return bool(kernels().lissom_f32_sparse_chain_plan(shape, layers.struct(), 1, Plan()) == -1)
+def refused(shape: Shape, layers: Layers, threads: int = 1) -> bool:
+    return bool(kernels().lissom_f32_sparse_chain_plan(shape, layers.struct(), threads, Plan()) == -1)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1 << 31])
+def test_a_run_for_no_threads_is_refused(threads: int) -> None:
+    chain = SHAPES["bottleneck"]
+    layers = chain.layers(np.random.default_rng(0))
+    assert refused(chain.shape(), layers, threads)
+    assert not refused(chain.shape(), layers)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ pytestmark = [
 ]
 
 ROUNDED = 4e-6
-"""Difference that hard_swish and silu may make, relative to the largest output, which a clip may have cut to a twelfth."""
+"""Difference that hard_swish and silu may make, relative to the largest output, which a clip may have cut."""
 
 WHOLE: Mapping[ChainShape, tuple[int, ...]] = {
     "inverted_residual": (8, 24, 24, 16),

@@ -11,8 +11,8 @@ taps reach, beside what expand reads, what the next rows read again, and what pr
 
 A plan takes the smallest tile (24 outputs of a convolution, 32 rows of a product, 1 row of outputs of a chain) where
 the scratch does not fit the caches, far below the limit; that is the tile here. What grows with the L2 cache of a core
-is counted for one of 2 MiB. A chain that begins with a depthwise layer takes bands of more rows where its strides are in
-the hundreds, and then more scratch than is said here.
+is counted for one of 2 MiB. A chain that begins with a depthwise layer takes bands of more rows where its strides are
+in the hundreds, and then more scratch than is said here.
 
 Source: `runtime/kernels`, the plans of sparse_conv, sparse_gemm and sparse_chain, to which the tests hold this.
 """
@@ -39,8 +39,8 @@ _STAGED = 64
 """Output channels of a product that are transposed at a time."""
 
 _CHAIN_TILE = 160 * 1024
-"""Elements of x that a chain with a sparse layer in the middle expands at a time, on processors with an L2 cache of 2 MiB
-a core; on others fewer."""
+"""Elements of x that a chain with a sparse layer in the middle expands at a time, where a core has 2 MiB of L2 cache;
+elsewhere fewer."""
 
 _CHAIN_GROUP = 4
 """Channels that are expanded at a time before a depthwise layer, if a block has no more."""
