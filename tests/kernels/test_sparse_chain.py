@@ -171,7 +171,7 @@ def test_threads_decide_the_bands_and_no_result(chain: Chain) -> None:
     alone = replace(long(chain), threads=1)
     layers, x = alone.layers(rng, whole=False), alone.image(rng, whole=False)
     bands = [plan_of(replace(alone, threads=threads), layers).bands for threads in (1, 2, 3, 15)]
-    assert bands == sorted(bands)
+    assert bands[0] == min(bands)
     assert bands[1] % 2 == 0 and bands[2] % 3 == 0 and bands[3] == 15
     several = run(replace(alone, threads=15), layers, x, schedule=SCHEDULES["two threads"])
     np.testing.assert_array_equal(several, run(alone, layers, x))
