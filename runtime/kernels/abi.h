@@ -15,7 +15,7 @@
 #endif
 
 /* Raised whenever an exported function changes; lissom_runtime/library.py holds the version that it calls. */
-#define LISSOM_ABI_VERSION 2
+#define LISSOM_ABI_VERSION 3
 
 LISSOM_EXPORT int32_t lissom_abi_version(void);
 

@@ -35,7 +35,7 @@ INSTRUCTION_SETS = {"scalar": 0, "neon": 1, "avx2": 1, "avx512": 2}
 
 _NAMES = {"win32": "lissom_runtime.dll", "darwin": "liblissom_runtime.dylib"}
 
-ABI = 2
+ABI = 3
 """Version of the C interface that this package calls."""
 
 

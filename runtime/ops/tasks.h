@@ -38,15 +38,16 @@ void run_tasks(const OrtApi* api, OrtKernelContext* context, int64_t count, int6
   run_all(api, context, Known(run), count, floats);
 }
 
-/* How many threads run the tasks of a session. */
+/* How many threads run the tasks of a session, as far as has been seen, and 64 at most. */
 class ThreadCount {
  public:
-  /* Counts, when it is first asked, those that come within a moment (200 microseconds) for tasks that wait for others;
-   * one that is busy elsewhere is not counted, which costs time and no result. */
+  /* Counts, the first times that it is asked, those that come within a moment (200 microseconds) for tasks that wait for
+   * others. One that is busy elsewhere is not counted; too few cost time and no result. */
   int64_t count(const OrtApi* api, OrtKernelContext* context) const;
 
  private:
-  mutable std::atomic<int64_t> count_{0};
+  mutable std::atomic<int> asked_{0};
+  mutable std::atomic<int64_t> most_{1};
 };
 
 }  // namespace lissom

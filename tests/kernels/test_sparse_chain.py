@@ -142,6 +142,7 @@ def long(chain: Chain, stride: tuple[int, int] = (1, 1)) -> Chain:
         expand=chain.expand and (48, 4),
         spatial=chain.spatial and (4, 8),
         project=chain.project and (10, 4),
+        threads=8,
     )
 
 
@@ -168,13 +169,19 @@ def test_tasks_may_run_in_any_order_on_any_scratch(chain: Chain) -> None:
 @every_shape
 def test_threads_decide_the_bands_and_no_result(chain: Chain) -> None:
     rng = np.random.default_rng(4)
-    alone = replace(long(chain), threads=1)
+    alone = replace(long(chain), batch=1, threads=1)
     layers, x = alone.layers(rng, whole=False), alone.image(rng, whole=False)
     bands = [plan_of(replace(alone, threads=threads), layers).bands for threads in (1, 2, 3, 15)]
     assert bands[0] == min(bands)
     assert bands[1] % 2 == 0 and bands[2] % 3 == 0 and bands[3] == 15
     several = run(replace(alone, threads=15), layers, x, schedule=SCHEDULES["two threads"])
     np.testing.assert_array_equal(several, run(alone, layers, x))
+
+
+@pytest.mark.parametrize(("batch", "bands"), [(1, 4), (2, 2), (3, 4), (4, 1), (8, 1), (17, 1)])
+def test_images_that_all_threads_have_as_many_of_need_no_bands(batch: int, bands: int) -> None:
+    chain = replace(SHAPES["bottleneck"], batch=batch, size=(16, 16), threads=4)
+    assert plan_of(chain, chain.layers(np.random.default_rng(0))).bands == bands
 
 
 def test_a_band_for_each_of_many_threads_has_whole_rows_of_some_outputs() -> None:

@@ -26,7 +26,11 @@ STORED = PLAIN.replace("Gemm <transB = 1> (f2, w3, b3)", "Gemm (f2, v3, b3)")
 
 PRODUCT = PLAIN.replace("y = Gemm <transB = 1> (f2, w3, b3)", "m3 = MatMul (f2, v3) y = Add (m3, b3)")
 
+INDICES = PLAIN.replace("p1 = MaxPool", "p1, i1 = MaxPool").replace("=> (", "=> (int64[N, 4, 4, 4] i1, ", 1)
+"""Gives the indices of its pooling."""
+
 NETS: dict[str, tuple[str, dict[str, Any]]] = {
+    "indices": (INDICES, {}),
     "plain": (PLAIN, {}),
     "Gemm [in, out]": (STORED, {"v3": floats(9, 96, 5)}),
     "MatMul": (PRODUCT, {"v3": floats(9, 96, 5)}),
@@ -55,7 +59,7 @@ def width(masked: Masked, tensor: str) -> int:
     return observe_shapes(masked.expected, [tensor], {"x": floats(0, 1, 3, 8, 8)})[tensor][1]
 
 
-@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("net", ["plain", "Gemm [in, out]", "MatMul"])
 @pytest.mark.parametrize(
     ("words", "refit"),
     [("", False), ("", True), ("per_channel = true", False)],
@@ -274,3 +278,9 @@ def test_a_mask_of_one_channel_that_is_left_lets_nan_pass() -> None:
     x = floats(1, 1, 3, 8, 8)
     x[0, 0, 0, 0] = np.nan
     assert np.isnan(run(masked.expected, {"x": x})[0]).any()
+
+
+def test_channels_of_which_a_second_output_is_given_stay() -> None:
+    masked = masked_of(made("indices"))
+    assert masked.account.removed == {}
+    assert masked.account.silent["a1"] == 1

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <initializer_list>
+#include <numeric>
 
 #include "sparse_chain.h"
 #include "../sizes.h"
@@ -20,6 +21,8 @@ constexpr int64_t kGroup = 4;
 /* Outputs of a channel that a band has at least where there are more bands than the cache asks for: fewer leave vectors
  * partly empty. */
 constexpr int64_t kLeastOutputs = 24;
+/* Images for each thread from which on they need not be as many for all. */
+constexpr int64_t kManyImages = 4;
 /* What may be read behind a row. */
 constexpr int64_t kSlack = LISSOM_PANEL_MULTIPLE;
 
@@ -107,9 +110,10 @@ LISSOM_EXPORT int32_t lissom_f32_sparse_chain_plan(const lissom_conv2d* shape, c
     }
   }
   plan->bands = ceil_div(s.out[0], low);
-  if (threads > 1) { /* as many for each, if they are worth it */
+  const int64_t share = threads / std::gcd(threads, s.batch); /* bands that the images need for all threads to have as many */
+  if (share > 1 && s.batch < kManyImages * threads) {
     const int64_t filled = std::min(s.out[0], std::max<int64_t>(1, s.out[0] * s.out[1] / kLeastOutputs));
-    plan->bands = std::max(plan->bands, std::min(ceil_div(plan->bands, threads) * threads, filled));
+    plan->bands = std::max(plan->bands, std::min(ceil_div(plan->bands, share) * share, filled));
   }
   lay_out(*chain, ceil_div(s.out[0], plan->bands), plan);
   plan->bands = ceil_div(s.out[0], plan->band);

@@ -14,7 +14,8 @@ using lissom::kLargest;
  * before their lines are full. */
 constexpr int64_t kLeastTile = 24;
 constexpr int64_t kMostTile = 384;
-/* A tile is this many times its halo where the panel is not larger than the second number then. */
+/* A tile is this many times its halo where the panel is not larger than the second number then. No panel is
+ * larger. */
 constexpr int64_t kHalos = 4;
 constexpr int64_t kLargestPanelFloats = 120 * 1024;
 /* Elements that tiles are multiples of. */

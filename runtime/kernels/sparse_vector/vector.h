@@ -32,6 +32,18 @@ inline void dot_wide(const lissom_f32_sparse& w, int64_t r, const float* x, floa
   for (int v = 0; v < kVectors; ++v) Vec::store(sum + v * Vec::kLanes, Vec::add(even[v], odd[v]));
 }
 
+/* Elements ahead that are asked for, since a weight is read once, from memory or a cache that is far. */
+constexpr int64_t kAhead = 512;
+constexpr int kLine = 16; /* of the cache */
+
+inline void ask_for(const void* p) {
+#if defined(__GNUC__)
+  __builtin_prefetch(p);
+#else
+  (void)p;
+#endif
+}
+
 /* The same where a vector holds several blocks: each lane of four vectors is a sum of its own. */
 template <int BLOCK>
 inline void dot_narrow(const lissom_f32_sparse& w, int64_t r, const float* x, float* sum) {
@@ -42,6 +54,10 @@ inline void dot_narrow(const lissom_f32_sparse& w, int64_t r, const float* x, fl
   int64_t i = w.row_ptr[r];
   for (; i + kSums * kBlocks <= end; i += kSums * kBlocks) {
     const float* values = w.values + i * BLOCK;
+    LISSOM_UNROLL
+    for (int line = 0; line < kSums * Vec::kLanes; line += kLine) ask_for(values + kAhead + line);
+    LISSOM_UNROLL
+    for (int line = 0; line < kSums * kBlocks; line += kLine) ask_for(w.columns + i + kAhead / BLOCK + line);
     LISSOM_UNROLL
     for (int s = 0; s < kSums; ++s) {
       const Vec::Reg spread = Vec::spread<BLOCK>(x, w.columns + i + s * kBlocks);

@@ -149,7 +149,7 @@ class Coupling:
                     extents[channels.axis] = int(np.count_nonzero(keep[channels.atoms]))
                     tensor.shape = extents
         for node in model.graph.nodes:
-            for tensor in node.outputs[1:]:  # one that is used has pinned the channels
+            for tensor in node.outputs[1:]:  # unused: one that is read or given has pinned the channels
                 if node.outputs[0].name in self.tensors and is_variable(tensor):
                     tensor.shape = None
         require_legal(model, after="remove channels")
@@ -173,7 +173,7 @@ def couple(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> Coupling:
         model: a canonical model; a weight that several layers read is one to all of them.
         shapes: shape of each tensor that `tensors_with_shapes` named, at the stated input shape.
     """
-    flow = Flow(shapes, model.opset)
+    flow = Flow(shapes, model.opset, frozenset(tensor.name for tensor in model.graph.outputs))
     declined: dict[str, str] = {}
     for node in model.graph.nodes:
         reason = _walk(flow, node)

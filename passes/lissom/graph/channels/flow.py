@@ -46,6 +46,7 @@ class Flow:
     Attributes:
         shapes: observed shape of each tensor.
         opset: of the model.
+        given: names of the graph's outputs.
         atoms: all atoms.
         channels: those of each tensor that has them; other tensors are *opaque*.
         vectors: the entries of tensors of whole numbers that shapes are made of.
@@ -58,6 +59,7 @@ class Flow:
 
     shapes: Mapping[str, tuple[int, ...]]
     opset: int
+    given: frozenset[str] = frozenset()
     atoms: Atoms = field(default_factory=Atoms)
     channels: dict[str, Channels] = field(default_factory=dict)
     vectors: dict[str, Sequence[Entry]] = field(default_factory=dict)
@@ -93,7 +95,7 @@ class Flow:
         """
         if channels is None:
             return
-        if any(tensor.name and tensor.outputs for tensor in node.outputs[1:]):
+        if any(tensor.name and (tensor.outputs or tensor.name in self.given) for tensor in node.outputs[1:]):
             raise Declined("has more than one output")
         self.channels[node.outputs[0].name] = channels
 
