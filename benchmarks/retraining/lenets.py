@@ -54,7 +54,7 @@ PLANS = {
     ),
     "lenet5": Plan(
         strengths=[(3e-3, "conv"), (9e-3, "conv"), (1.5e-3, "fc")],
-        thresholds=[0.02, 0.03],
+        thresholds=[0.02, 0.03, 0.037],
         rate=0.02,
         epochs=4,
         last=20,
