@@ -62,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "--epochs", type=int, default=14, help="of the schedule that the network was trained with"
             )
             command.add_argument("--last", type=int, default=14, help="epochs of it that are run")
-            command.add_argument("--rate", type=float, default=0.05, help="highest learning rate; half in the first")
+            command.add_argument("--rate", type=float, default=0.05, help="highest learning rate")
+            command.add_argument("--first-rate", type=float, help="that of the first training; default: half of it")
             command.add_argument("--batch", type=int, default=64, help="samples of a step")
             command.add_argument("--minutes", type=float, help="limit on each training")
             command.add_argument(

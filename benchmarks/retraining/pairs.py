@@ -89,7 +89,7 @@ def subject_of(arguments: argparse.Namespace) -> Subject:
 
     data = Dataset("CIFAR-10 (JPEG)", len(labels), read)
     tuning = replace(tuning, shift=4)
-    gentle = Schedule(max(arguments.first, 1), arguments.rate / 2, warmup=0.5)
+    gentle = Schedule(max(arguments.first, 1), arguments.first_rate or arguments.rate / 2, warmup=0.5)
     first = replace(tuning, schedule=gentle) if arguments.first else None
     model = layered(onnx.load(arguments.cifar / "resnet20.onnx"), data.read(0, 1)[0]).model
     with_norms(model, [data.read(start, start + 64)[0] for start in range(0, CALIBRATION, 64)])
