@@ -11,11 +11,11 @@ from lissom.target.schema import BlockTimes, LayerShape, MeasuredShape, Target
 from lissom_runtime.latency import Schedule
 
 SMALL = (
-    LayerShape(name="conv", op="Conv", weight=(16, 16, 3, 3), input=(1, 16, 8, 8)),
-    LayerShape(name="depthwise", op="Conv", weight=(16, 1, 3, 3), input=(1, 16, 8, 8), group=16),
-    LayerShape(name="gemm", op="Gemm", weight=(64, 64), input=(1, 64)),
+    LayerShape(name="conv", op="Conv", weight=(16, 16, 3, 3), input=(1, 16, 32, 32)),
+    LayerShape(name="depthwise", op="Conv", weight=(16, 1, 3, 3), input=(1, 16, 32, 32), group=16),
+    LayerShape(name="gemm", op="Gemm", weight=(512, 512), input=(1, 512)),
 )
-"""One of each kind, timed in no time."""
+"""One of each kind, timed in a moment, and of so much work that it shows on a busy machine."""
 
 SHRUNK: Sequence[tuple[Any, str, object]] = (
     (measure, "SHAPES", SMALL),

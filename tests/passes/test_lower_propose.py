@@ -137,7 +137,7 @@ def test_pads_that_do_not_depend_on_a_free_size_are_resolved() -> None:
         (
             conv("dilations = [13000, 1], pads = [13000, 0, 13000, 0]", height="1", weight=sparse(8, 512, 3, 3)),
             (1, 512, 1, 9),
-            r"takes 1,118,257,216 bytes of scratch; expected 1,073,741,824 at most",
+            r"takes 1,118,\d{3},\d{3} bytes of scratch; expected 1,073,741,824 at most",
         ),
     ],
 )  # fmt: skip
