@@ -45,7 +45,7 @@ class Plan:
 PLANS = {
     "lenet-300-100": Plan(
         strengths=[(1e-3, None), (2e-3, None), (3e-3, None)],
-        thresholds=[0.05, 0.065, 0.08, 0.095],
+        thresholds=[0.05, 0.065, 0.08, 0.105],
         rate=0.05,
         epochs=60,
         last=60,
@@ -54,7 +54,7 @@ PLANS = {
     ),
     "lenet5": Plan(
         strengths=[(3e-3, "conv"), (9e-3, "conv"), (1.5e-3, "fc")],
-        thresholds=[0.02, 0.03, 0.037],
+        thresholds=[0.02, 0.03, 0.04],
         rate=0.02,
         epochs=4,
         last=20,
