@@ -65,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             command.add_argument("--rate", type=float, default=0.05, help="highest learning rate")
             command.add_argument("--first-rate", type=float, help="that of the first training; default: half of it")
             command.add_argument("--batch", type=int, default=64, help="samples of a step")
+            command.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="of a step")
             command.add_argument("--minutes", type=float, help="limit on each training")
             command.add_argument(
                 "--first", type=int, default=20, help="epochs of the first training with --cifar; 0: none"

@@ -74,7 +74,7 @@ def subject_of(arguments: argparse.Namespace) -> Subject:
     schedule = Schedule(arguments.epochs, arguments.rate, warmup=arguments.epochs / (10 if arguments.cifar else 5))
     tuning = Tuning(
         schedule.last(arguments.last), decay=5e-4, batch=arguments.batch, flip=True, held=HELD, statistics="updated",
-        minutes=arguments.minutes,
+        minutes=arguments.minutes, precision=arguments.precision,
     )  # fmt: skip
     if arguments.cifar is None:
         tuning = replace(tuning, smoothing=0.05, shift=2)

@@ -45,6 +45,21 @@ def test_labels_are_learned_with_every_optimizer(optimizer: Any) -> None:
     assert found.after.count == 20
 
 
+def test_steps_in_bfloat16_learn_and_leave_float32_weights() -> None:
+    plans = [Tuning(Schedule(6, 0.05, (4,)), batch=16, held=6, precision=name) for name in ("float32", "bfloat16")]
+    exact, rough = (tuned(tuning=plan) for plan in plans)
+    assert rough.before == exact.before  # what is measured is float32
+    assert rough.after.loss < 0.5 * rough.before.loss
+    weights = [
+        {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in found.proto.graph.initializer}
+        for found in (exact, rough)
+    ]
+    assert [values.dtype for values in weights[1].values()] == [values.dtype for values in weights[0].values()]
+    assert any((weights[0][name] != weights[1][name]).any() for name in weights[0])
+    kernel = next(values for values in weights[1].values() if values.ndim == 4)
+    assert (kernel.view(np.uint32) & 0xFFFF).any()  # more bits than bfloat16 has
+
+
 def test_what_is_said_of_the_result_is_what_the_written_model_does() -> None:
     for keeps in ("best", "last"):
         found = tuned(tuning=Tuning(TUNING.schedule, batch=16, held=6, keeps=keeps))
@@ -173,6 +188,7 @@ def test_a_network_that_is_no_classifier_is_refused() -> None:
         ({"optimizer": "adam"}, "optimizer to be one of sgd, adamw, adadelta, but got 'adam'"),
         ({"statistics": "update"}, "statistics to be one of frozen, updated, but got 'update'"),
         ({"keeps": "first"}, "keeps to be one of last, best, but got 'first'"),
+        ({"precision": "float16"}, "precision to be one of float32, bfloat16, but got 'float16'"),
         ({"momentum": 1.0}, "momentum to be 0 or more and below 1, but got 1.0"),
     ],
 )

@@ -10,7 +10,9 @@ The loss is the cross-entropy of the labels alone. What is trained and how it is
 5. Statistics of batch normalisations stay those of the file, unless `statistics` is "updated".
 6. A model with functions comes back inlined, packed weights dense: `lissom lower` packs again.
 7. Under a limit on the time the schedule is run through in the steps that fit (`loop.py`).
-8. Order and augmentation follow from seed and step alone, so that a run that goes on from a checkpoint takes the steps
+8. With `precision` "bfloat16" the layers of a step run in bfloat16 where torch has them, weights, statistics and
+   optimizer stay float32, and so does what is measured. It pays on processors with instructions for it.
+9. Order and augmentation follow from seed and step alone, so that a run that goes on from a checkpoint takes the steps
    of an unbroken one: bit by bit, on one machine with as many threads.
 """
 
@@ -45,7 +47,12 @@ from lissom.train.writing import with_values
 Array = npt.NDArray[Any]
 
 
-_CHOICES = {"optimizer": ("sgd", "adamw", "adadelta"), "statistics": ("frozen", "updated"), "keeps": ("last", "best")}
+_CHOICES = {
+    "optimizer": ("sgd", "adamw", "adadelta"),
+    "statistics": ("frozen", "updated"),
+    "keeps": ("last", "best"),
+    "precision": ("float32", "bfloat16"),
+}
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,7 @@ class Tuning:
         held: one sample of so many is held out.
         statistics: whether batch normalisations keep the statistics of the file.
         keeps: the values of the last epoch or those of the best one are the result.
+        precision: of the layers in a step, "float32" or "bfloat16".
         seed: of order and augmentation.
         minutes: most time that training takes; None: as long as the epochs need.
 
@@ -82,6 +90,7 @@ class Tuning:
     held: int = 20
     statistics: Literal["frozen", "updated"] = "frozen"
     keeps: Literal["last", "best"] = "last"
+    precision: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0
     minutes: float | None = None
 
@@ -246,7 +255,9 @@ class _Run:
         self.optimizer.zero_grad()
         feeds, labels = self._feeder.batch(number)
         assert labels is not None
-        task_loss(self._scores(feeds), labels, self._probabilities, self._tuning.smoothing).backward()
+        with torch.autocast(labels.device.type, torch.bfloat16, enabled=self._tuning.precision == "bfloat16"):
+            scores = self._scores(feeds)
+        task_loss(scores.float(), labels, self._probabilities, self._tuning.smoothing).backward()
         self.optimizer.step()
         for companion in self._companions:
             companion.after(number, rate)
